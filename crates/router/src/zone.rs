@@ -39,7 +39,7 @@ pub struct Zone {
     pub groups: Vec<Vec<u16>>,
     /// For each group, whether one of its PoPs is another CDN, so that the answer to some clients is a CNAME.
     pub aliased: Vec<bool>,
-    /// The group of each site.
+    /// The group of each site that a PoP serves.
     pub sites: HashMap<Box<str>, usize>,
     /// SOA, as it stands in negative answers.
     pub soa: Set,
@@ -246,6 +246,9 @@ impl Zone {
         for site in &snapshot.sites {
             let pops: Vec<u16> =
                 snapshot.routing.pops_of(&site.pops).into_iter().map(|pop| pop as u16).collect();
+            if pops.is_empty() {
+                continue;
+            }
             let group = self.groups.iter().position(|group| *group == pops).unwrap_or_else(|| {
                 self.aliased
                     .push(pops.iter().any(|pop| snapshot.routing.pops[usize::from(*pop)].cname.is_some()));
@@ -258,7 +261,8 @@ impl Zone {
 
     fn add_sites(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
         for site in &snapshot.sites {
-            let group = self.sites.get(&site.name).copied().unwrap_or_default();
+            // With a zone, a configuration with a site that no PoP serves is refused.
+            let Some(group) = self.sites.get(&site.name).copied() else { continue };
             let own = format!("{}.{}", site.name.to_ascii_lowercase(), dns.zone);
             self.above_pops.extend(name_of(&own).map(|name| (name, group)));
             let inside = site.domains.iter().map(|domain| domain.to_string());

@@ -16,12 +16,19 @@ use serde_json::{Value, json};
 
 /// Two PoPs that are 366 km apart, the first with further keys, behind these lines.
 fn snapshot(before: &str, own: &str) -> Box<Snapshot> {
-    let text = format!(
+    read(&text(before, own))
+}
+
+fn text(before: &str, own: &str) -> String {
+    format!(
         "{before}[[pop]]\nname = \"one\"\nlocation = \"FRA\"\nedges = [\"192.0.2.1\"]\n{own}\
          [[pop]]\nname = \"two\"\nlocation = \"AMS\"\nedges = [\"192.0.2.2\"]\n[probe]\nkind = \"off\"\n\
          [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://192.0.2.9\"\n"
-    );
-    let parsed = Snapshot::parse_cluster(&text, "cluster.toml");
+    )
+}
+
+fn read(text: &str) -> Box<Snapshot> {
+    let parsed = Snapshot::parse_cluster(text, "cluster.toml");
     Box::new(parsed.snapshot.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics)))
 }
 
@@ -97,12 +104,42 @@ fn edges_are_shown_before_anything_is_seen_of_them() {
     router.stop();
 }
 
-#[test]
-fn who_was_moved_as_a_pop_is_full_stays_so_when_lines_move_and_not_when_pops_change() {
+/// Location data of two places; whoever takes it removes it.
+fn location(test: &str) -> PathBuf {
     let mut compiler = Compiler::new();
     compiler.list("10.0.0.0/16,49.0 8.6,DE\n10.1.0.0/16,50.0 8.6,DE\n", "list");
-    let path = std::env::temp_dir().join(format!("perigee-reports-{}.geo", std::process::id()));
+    let path = std::env::temp_dir().join(format!("perigee-reports-{test}-{}.geo", std::process::id()));
     std::fs::write(&path, compiler.finish(0).encode(1).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_configuration_that_has_no_pop_yet_comes_into_force_and_so_does_the_next() {
+    let path = location("none");
+    let (router, _telling) = start(snapshot("", ""), Some(path.clone()));
+    let route = |target: &str| get(router.admin.unwrap(), target);
+    let text = text("", "");
+    let (probe, site) = (text.find("[probe]").unwrap(), text.find("[[site]]").unwrap());
+    for none in [
+        &text[probe..],
+        &text[site..],
+        "[[pop]]\nname = \"other\"\ncname = \"a.example\"\n[[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://192.0.2.9\"\n",
+    ] {
+        assert_eq!(router.take(*read(none), 2), Ok(()), "{none}");
+        assert!(route("/v1/route?ip=10.0.0.1&site=shop").contains("there is no PoP"), "{none}");
+        assert!(route("/v1/route?ip=10.0.0.1&site=none").contains("no site is called"), "{none}");
+    }
+    assert_eq!(router.take(*snapshot("", ""), 3), Ok(()));
+    assert!(route("/v1/route?ip=10.0.0.1&site=shop").contains("\"pop\": \"one\""));
+    router.stop();
+    let (router, _telling) = start(read(&text[probe..]), Some(path.clone()));
+    router.stop();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn who_was_moved_as_a_pop_is_full_stays_so_when_lines_move_and_not_when_pops_change() {
+    let path = location("full");
     let full = "capacity = 100\n";
     let (router, _telling) = start(snapshot("", full), Some(path.clone()));
     let moved = || !get(router.admin.unwrap(), "/metrics").contains("\nperigee_router_cells_moved 0\n");

@@ -172,6 +172,12 @@ fn check_other_cdns(findings: &mut Findings<'_>, root: &Section, sections: &[&Se
             site.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
         let chosen: Vec<&Pop> = routing.pops_of(&names).into_iter().map(|index| &pops[index]).collect();
         let span = site.item("pops").map_or(&site.span, |item| &item.span);
+        if zone.is_some() && names.is_empty() && chosen.is_empty() && !pops.is_empty() {
+            let message =
+                "every PoP is another CDN, and this site names none: its visitors would be sent nowhere";
+            let help = format!("name those that it may be served from, such as pops = [{:?}]", pops[0].name);
+            findings.error(span, message, help);
+        }
         let sum: u32 = chosen.iter().filter_map(|pop| pop.share).map(u32::from).sum();
         if sum > 100 {
             let message = format!("the shares of this site's PoPs add up to {sum} %");

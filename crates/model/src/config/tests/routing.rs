@@ -136,6 +136,23 @@ fn another_cdn_that_cannot_be_one_is_refused_and_why() {
 }
 
 #[test]
+fn a_site_that_no_pop_would_serve_is_refused_where_there_is_a_zone() {
+    let (dns, rest) = TEXT[TEXT.find("[dns]").unwrap()..]
+        .split_at(TEXT.find("[probe]").unwrap() - TEXT.find("[dns]").unwrap());
+    let others = format!("{OTHER}{}", rest.replace("pops = [\"eu\"]\n", ""));
+    assert_eq!(Snapshot::parse_cluster(&others, "c.toml").diagnostics, []);
+    let parsed = Snapshot::parse_cluster(&format!("{dns}{others}"), "c.toml");
+    let [found] = &parsed.diagnostics[..] else { panic!("{:?}", parsed.diagnostics) };
+    assert_eq!(
+        (&*found.message, &*found.help),
+        (
+            "every PoP is another CDN, and this site names none: its visitors would be sent nowhere",
+            "name those that it may be served from, such as pops = [\"other\"]"
+        )
+    );
+}
+
+#[test]
 fn what_cannot_be_routed_is_refused_with_its_place() {
     let check = |from: &str, to: &str, wanted: &str| {
         assert!(TEXT.contains(from), "{from}");
