@@ -104,6 +104,32 @@ fn edges_are_shown_before_anything_is_seen_of_them() {
     router.stop();
 }
 
+#[test]
+fn what_was_seen_of_edges_is_forgotten_when_they_are_not_to_be_probed_any_more() {
+    let probed = text("", "").replace("\"off\"", "\"tcp\"\ninterval = \"60s\"");
+    let (router, _telling) = start(read(&probed), None);
+    let is_up = |up: u8| {
+        get(router.admin.unwrap(), "/metrics").contains(&format!("edge_up{{edge=\"192.0.2.1\"}} {up}\n"))
+    };
+    assert!(is_up(1), "nothing is known of it yet");
+    let vote = || {
+        let vote = Vote { edge: "192.0.2.1".parse().unwrap(), down: true, rtt_us: None };
+        for node in ["two-1", "two-2"] {
+            router.steered(node, "two", Steering { votes: vec![vote], ..Steering::default() }, 0);
+        }
+    };
+    vote();
+    // Whatever was told before has been heard when a configuration is in force.
+    router.take(*read(&probed), 2).unwrap();
+    assert!(is_up(0));
+    router.take(*snapshot("", ""), 3).unwrap();
+    assert!(is_up(1), "nobody looks at it any more");
+    vote();
+    router.take(*snapshot("", ""), 4).unwrap();
+    assert!(is_up(1), "who still has the configuration before has no say");
+    router.stop();
+}
+
 /// Location data of two places; whoever takes it removes it.
 fn location(test: &str) -> PathBuf {
     let mut compiler = Compiler::new();

@@ -333,7 +333,7 @@ static PROBE: Table = Table {
         key(
             "kind",
             Kind::OneOf(&["http", "tcp", "off"]),
-            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing.",
+            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing: all count as up.",
         )
         .or("\"http\""),
         key("port", Kind::Number { min: 1, max: 65_535 }, "On which port.").or("80"),
