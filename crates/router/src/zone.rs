@@ -29,6 +29,8 @@ pub const NEGATIVE_TTL: u32 = 60;
 /// Types that the router makes itself.
 const OWN: [u16; 7] =
     [rtype::SOA, rtype::NS, rtype::DNSKEY, rtype::RRSIG, rtype::NSEC, rtype::CDS, rtype::CDNSKEY];
+/// What a site's name, or a PoP's, is answered with.
+const CHOSEN: [u16; 4] = [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::CNAME];
 
 /// A zone.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub struct Zone {
 pub struct Node {
     /// Clients are sent to one of this group of PoPs.
     pub group: Option<usize>,
-    /// Clients are sent to this PoP, whoever they are.
+    /// Clients are sent to this PoP, whoever they are; other records stand beside.
     pub pop: Option<u16>,
     /// Other records.
     pub sets: Vec<Set>,
@@ -87,6 +89,11 @@ impl Node {
     /// The set of a type.
     pub fn set(&self, rtype: u16) -> Option<&Set> {
         self.sets.iter().find(|set| set.rtype == rtype)
+    }
+
+    /// Whether it may be the name of a PoP, being neither a site's nor a machine's.
+    fn is_free(&self) -> bool {
+        self.group.is_none() && !self.sets.iter().any(|set| CHOSEN.contains(&set.rtype))
     }
 
     fn add(&mut self, rtype: u16, ttl: u32, record: Vec<u8>) {
@@ -145,7 +152,7 @@ impl Zone {
         zone.add_apex(dns, signer);
         zone.add_pops(snapshot);
         zone.add_sites(snapshot, dns, &mut errors);
-        zone.add_records(dns, &mut errors);
+        zone.add_records(snapshot, dns, &mut errors);
         zone.fill_gaps();
         if errors.is_empty() { Ok(zone) } else { Err(errors) }
     }
@@ -174,7 +181,7 @@ impl Zone {
         Lookup::Nothing
     }
 
-    /// The PoP that a name is of which nothing else is known: `POP.ZONE`, or `POP.SITE.ZONE` for the PoPs of that site.
+    /// The PoP that a name is, unless it is a site's or a machine's: `POP.ZONE`, or `POP.SITE.ZONE` for the PoPs of that site.
     fn pop_of(&self, name: &[u8]) -> Option<u16> {
         let above = parent(name)?;
         let pop = *self.pop_labels.get(&name[..name.len() - above.len()])?;
@@ -286,7 +293,7 @@ impl Zone {
         }
     }
 
-    fn add_records(&mut self, dns: &DnsSettings, errors: &mut Vec<String>) {
+    fn add_records(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
         let mut file = Zonefile::from(dns.records.as_str());
         file.extend_from_slice(b"\n");
         file.set_default_class(Class::IN);
@@ -328,15 +335,22 @@ impl Zone {
                     continue;
                 }
                 let is_apex = owner == self.apex;
+                let pop = self.pop_of(&owner).map(|pop| &snapshot.routing.pops[usize::from(pop)]);
                 let node = self.nodes.entry(owner).or_default();
-                let chosen = node.group.is_some()
-                    && matches!(kind, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::CNAME);
+                let chosen = node.group.is_some() && CHOSEN.contains(&kind);
+                let pop = pop.filter(|pop| node.is_free() && (CHOSEN.contains(&kind) || pop.cname.is_some()));
                 let is_aliased = node.group.is_some_and(|group| self.aliased[group]) && !is_apex;
                 let cname_beside = (kind == rtype::CNAME && !node.sets.is_empty())
                     || (kind != rtype::CNAME && node.set(rtype::CNAME).is_some());
                 if chosen {
                     errors.push(format!(
                         "records: {shown} is a site's, and its {} is chosen per client",
+                        record.rtype()
+                    ));
+                } else if let Some(pop) = pop {
+                    errors.push(format!(
+                        "records: {shown} is the PoP {:?}'s name: beside its addresses, or its CNAME, there can be no {}",
+                        pop.name,
                         record.rtype()
                     ));
                 } else if is_aliased {
@@ -355,7 +369,7 @@ impl Zone {
         }
     }
 
-    /// A name between the apex and another exists, though nothing is known of it (RFC 8020).
+    /// A name between the apex and another exists, though nothing is known of it (RFC 8020), or only whose PoP's it is.
     fn fill_gaps(&mut self) {
         let names: Vec<Vec<u8>> = self.nodes.keys().cloned().collect();
         for name in names {
@@ -365,6 +379,11 @@ impl Zone {
                 above = parent(between);
             }
         }
+        let mut nodes = std::mem::take(&mut self.nodes);
+        for (name, node) in nodes.iter_mut().filter(|(_, node)| node.is_free()) {
+            node.pop = self.pop_of(name);
+        }
+        self.nodes = nodes;
     }
 }
 
@@ -470,6 +489,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_pops_name_or_below_it_leaves_it_the_pops() {
+        let zone = build("records = '''\na TXT x\n_acme-challenge.a.shop TXT y\nb.other TXT z\n'''").unwrap();
+        assert_eq!(kind(&zone, "a.cdn.example"), "PoP 0 16");
+        assert_eq!(kind(&zone, "a.shop.cdn.example"), "PoP 0 ");
+        assert_eq!(kind(&zone, "other.cdn.example"), "");
+        let zone = build("").unwrap();
+        assert_eq!(kind(&zone, "a.shop.cdn.example"), "PoP 0 ");
+        let refused = |record: &str| build(&format!("records = '''\n{record}\n'''")).unwrap_err();
+        for (record, name, rtype) in [
+            ("a A 192.0.2.9", "a", "A"),
+            ("a.shop AAAA 2001:db8::9", "a.shop", "AAAA"),
+            ("a HTTPS 1 . alpn=h2", "a", "HTTPS"),
+            ("A CNAME b", "A", "CNAME"),
+        ] {
+            let wanted = format!(
+                "records: {name}.cdn.example is the PoP \"a\"'s name: beside its addresses, or its CNAME, there can be no {rtype}"
+            );
+            assert_eq!(refused(record), [wanted]);
+        }
+    }
+
+    #[test]
     fn no_record_stands_beside_a_cname_to_another_cdn_but_at_the_zones_own_name() {
         let build = |records: &str| {
             let text = HEAD
@@ -489,6 +530,12 @@ mod tests {
             build("shop TXT x").unwrap_err(),
             [
                 "records: shop.cdn.example is a site's that some visitors get a CNAME to another CDN for, beside which DNS forbids TXT (RFC 1034 §3.6.2)"
+            ]
+        );
+        assert_eq!(
+            build("b TXT x").unwrap_err(),
+            [
+                "records: b.cdn.example is the PoP \"b\"'s name: beside its addresses, or its CNAME, there can be no TXT"
             ]
         );
         assert_eq!(
@@ -513,8 +560,8 @@ mod tests {
             ["records: sub.cdn.example has NS, which the router makes itself; delegations are not served"]
         );
         assert_eq!(
-            errors("a TXT x\na CNAME b"),
-            ["records: a.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
+            errors("c TXT x\nc CNAME b"),
+            ["records: c.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
         );
         assert!(errors("a A 300.0.2.9")[0].starts_with("records: 2:"), "{:?}", errors("a A 300.0.2.9"));
     }

@@ -206,6 +206,18 @@ fn other_records_are_answered_too() {
 }
 
 #[test]
+fn a_pops_name_has_its_addresses_and_what_records_say_beside() {
+    let lines = |name, rtype| answer(name, rtype, &Ask::default()).1;
+    for name in ["fra.cdn.example", "fra.shop.cdn.example"] {
+        let wanted = ["192.0.2.1", "192.0.2.2"].map(|address| format!("an {name} A {address}"));
+        assert_eq!(lines(name, rtype::A), wanted);
+    }
+    assert_eq!(lines("fra.cdn.example", rtype::TXT), ["an fra.cdn.example TXT \"a PoP\""]);
+    let (_, signed) = answer("fra.cdn.example", rtype::CAA, &Ask { dnssec: true, ..Ask::default() });
+    assert!(signed.iter().any(|line| line.ends_with(". A TXT AAAA RRSIG NSEC HTTPS")), "{signed:?}");
+}
+
+#[test]
 fn another_cdn_is_a_cname_to_its_visitors_whatever_they_ask_for_and_addresses_where_none_may_stand() {
     let of =
         |name, rtype, address| answer(name, rtype, &Ask { subnet: Some((address, 24)), ..Ask::default() }).1;
