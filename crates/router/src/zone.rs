@@ -237,15 +237,13 @@ impl Zone {
         }
     }
 
-    /// Names of PoPs that are no label of DNS stay without one.
     fn add_pops(&mut self, snapshot: &Snapshot) {
         for (index, pop) in snapshot.routing.pops.iter().enumerate() {
             self.pop_nodes.push(Node { pop: Some(index as u16), ..Node::default() });
-            if (1..=63).contains(&pop.name.len()) && !pop.name.contains('.') {
-                let mut label = vec![pop.name.len() as u8];
-                label.extend(pop.name.to_ascii_lowercase().bytes());
-                self.pop_labels.insert(label, index as u16);
-            }
+            // With a zone, a configuration with a name that is no label is refused.
+            let mut label = vec![pop.name.len() as u8];
+            label.extend(pop.name.to_ascii_lowercase().bytes());
+            self.pop_labels.insert(label, index as u16);
         }
     }
 

@@ -198,7 +198,7 @@ const DEGREES: Kind = Kind::Decimal { min: -180, max: 180 };
 static POP: Table = Table {
     title: "[[pop]]",
     groups: &[&[
-        key("name", NAME, "Its name: in messages, metrics, and as a name of DNS.").required(),
+        key("name", NAME, "Its name: in messages, metrics, and as a label of DNS. With `[dns]` it has at most 63 characters and no \".\", and differs from others' not by case alone.").required(),
         key(
             "location",
             Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
