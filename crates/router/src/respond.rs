@@ -385,7 +385,7 @@ impl Responder {
             reply.answers += self.sign(signed, name, of, set.ttl, &[&set.records], now, out);
             return reply;
         }
-        self.deny(state, signed, name, types_of(state, node, pop), now, &mut reply, out);
+        self.deny(state, signed, name, types_of(state, node, query.rtype), now, &mut reply, out);
         reply
     }
 
@@ -486,10 +486,14 @@ fn write_one<'a>(plain: &[u8], set: &'a [Vec<u8>], turn: usize, out: &mut Vec<u8
     (&set[at..=at], at as u8)
 }
 
-fn types_of(state: &State, node: &Node, pop: Option<u16>) -> Vec<u16> {
+/// The types of a name that lacks `missing`. Where the client decides, all that somebody may get: a validating resolver keeps the denial for
+/// all its clients (RFC 8198).
+fn types_of(state: &State, node: &Node, missing: u16) -> Vec<u16> {
     let mut types: Vec<u16> = node.sets.iter().map(|set| set.rtype).collect();
-    if let Some(pop) = pop {
-        types.extend(state.pops[usize::from(pop)].types());
+    match node.pop {
+        Some(pop) => types.extend(state.pops[usize::from(pop)].types()),
+        None if node.group.is_some() => types.extend(CHOSEN.iter().filter(|rtype| **rtype != missing)),
+        None => {}
     }
     types
 }

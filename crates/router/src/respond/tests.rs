@@ -281,6 +281,32 @@ fn denials_are_compact_and_signed_for_who_wants_that() {
 }
 
 #[test]
+fn a_denial_to_one_client_denies_nothing_that_others_have() {
+    let nsec = |name, rtype, address| {
+        let how = Ask { dnssec: true, subnet: Some((address, 24)), ..Ask::default() };
+        let (code, lines) = answer(name, rtype, &how);
+        assert_eq!(code, rcode::NOERROR);
+        let of = format!("au {name} NSEC \\000.{name}. ");
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&*of))
+            .unwrap_or_else(|| panic!("{lines:?}"))
+            .to_owned()
+    };
+    // Nobody there has IPv6. A resolver may keep that for all its clients (RFC 8198).
+    for rtype in [rtype::TXT, rtype::CAA] {
+        assert_eq!(nsec("shop.cdn.example", rtype, "10.2.5.0"), "A AAAA RRSIG NSEC HTTPS", "{rtype}");
+    }
+    assert_eq!(nsec("shop.cdn.example", rtype::AAAA, "10.2.5.0"), "A RRSIG NSEC HTTPS");
+    assert_eq!(
+        nsec("nrt.shop.cdn.example", rtype::TXT, "10.2.5.0"),
+        "A RRSIG NSEC HTTPS",
+        "it is the same to all"
+    );
+    assert!(nsec("cdn.example", rtype::TXT, "10.3.5.0").starts_with("A NS SOA AAAA RRSIG NSEC DNSKEY"));
+}
+
+#[test]
 fn every_signature_covers_its_records() {
     // Each of the spare's addresses makes another set, whose signature is kept too: Tokyo's visitors get Frankfurt's two.
     for subnet in ["10.1.0.0", "10.2.0.0"] {
