@@ -225,7 +225,8 @@ fn read_options<'q>(mut data: &'q [u8], opt: &mut Edns<'q>) -> Option<()> {
     Some(())
 }
 
-/// Refuses what RFC 7871 §6 and §7.1.2 don't allow: a scope in a query, more bytes than the prefix has, bits behind it.
+/// Refuses what RFC 7871 §6 and §7.1.2 don't allow: a scope in a query, more bytes than the prefix has, bits behind it. Also IPv4's networks
+/// that are mapped into IPv6, of which the scope would be neither family's.
 fn read_subnet(option: &[u8]) -> Option<Subnet<'_>> {
     let (&[high, low, bits, scope], address) = option.split_first_chunk()?;
     if scope != 0 || address.len() != usize::from(bits).div_ceil(8) {
@@ -236,10 +237,11 @@ fn read_subnet(option: &[u8]) -> Option<Subnet<'_>> {
     }
     let mut whole = [0; 16];
     whole.get_mut(..address.len())?.copy_from_slice(address);
+    let v6 = Ipv6Addr::from(whole);
     let address = match u16::from_be_bytes([high, low]) {
         0 if bits == 0 => None,
         1 if bits <= 32 => Some(Ipv4Addr::from(*whole.first_chunk()?).into()),
-        2 if bits <= 128 => Some(Ipv6Addr::from(whole).into()),
+        2 if bits <= 128 && v6.to_ipv4_mapped().is_none() => Some(v6.into()),
         _ => return None,
     };
     Some(Subnet { option, address, bits })

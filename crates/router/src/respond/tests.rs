@@ -523,6 +523,13 @@ fn what_is_no_query_gets_what_it_deserves() {
     assert_eq!(changed(7, 1), Some(rcode::FORMERR));
     assert_eq!(changed(12, 0xc0), Some(rcode::FORMERR), "a compressed name");
     assert_eq!(ask(&good[..11], Transport::Udp), None);
+    let of_subnet = |address, bits| {
+        let how = Ask { subnet: Some((address, bits)), ..Ask::default() };
+        u16::from(ask(&query("shop.cdn.example", rtype::A, &how), Transport::Udp).unwrap()[3] & 0xf)
+    };
+    // Else the scope of IPv4's would be one of IPv6's first 24 bits, in which all mapped addresses lie.
+    assert_eq!(of_subnet("::ffff:10.1.0.0", 120), rcode::FORMERR, "IPv4 in IPv6's family");
+    assert_eq!([of_subnet("::fffe:0:0", 95), of_subnet("::", 120)], [rcode::NOERROR; 2]);
     assert_eq!(ask(&good[..20], Transport::Udp).map(|out| out.len()), Some(12));
     let version = good.len() - 5;
     assert_eq!(changed(version, 1), Some(0), "BADVERS has its upper bits in OPT");
