@@ -160,6 +160,10 @@ pub fn read(bytes: &[u8]) -> Result<Query<'_>, Bad> {
     }
     name.length = (at - 12) as u8;
     let (rtype, class) = (u16_at(bytes, at).ok_or(FORMERR)?, u16_at(bytes, at + 2).ok_or(FORMERR)?);
+    // It stands in denials alone (RFC 9824 §3.5).
+    if rtype == rtype::NXNAME {
+        return Err(FORMERR);
+    }
     let question = &bytes[12..at + 4];
     at += 4;
     let mut edns = None;

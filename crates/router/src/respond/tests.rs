@@ -307,6 +307,32 @@ fn a_denial_to_one_client_denies_nothing_that_others_have() {
 }
 
 #[test]
+fn what_denials_are_made_of_may_be_asked_for() {
+    let signed = Ask { dnssec: true, ..Ask::default() };
+    for (name, types) in [
+        ("shop.cdn.example", "A AAAA RRSIG NSEC HTTPS"),
+        ("txt.cdn.example", "TXT RRSIG NSEC"),
+        ("no.cdn.example", "RRSIG NSEC NXNAME"),
+    ] {
+        let wanted =
+            [format!("an {name} NSEC \\000.{name}. {types}"), format!("an {name} RRSIG over NSEC labels 3")];
+        assert_eq!(answer(name, rtype::NSEC, &signed), (rcode::NOERROR, wanted.to_vec()));
+    }
+    let (_, of_rrsig) = answer("shop.cdn.example", rtype::RRSIG, &signed);
+    assert_eq!(of_rrsig, answer("shop.cdn.example", rtype::ANY, &signed).1);
+    assert_eq!(of_rrsig[1], "an shop.cdn.example RRSIG over HINFO labels 3");
+    // Who wants no signatures is not told any, and that there are none is nothing to be proven.
+    for rtype in [rtype::NSEC, rtype::RRSIG] {
+        let (code, plain) = answer("shop.cdn.example", rtype, &Ask::default());
+        assert!(code == rcode::NOERROR && plain.len() == 1 && plain[0].contains(" SOA "), "{plain:?}");
+    }
+    for how in [signed, Ask::default()] {
+        let out = ask(&query("shop.cdn.example", rtype::NXNAME, &how), Transport::Udp).unwrap();
+        assert_eq!(u16::from(out[3] & 0xf), rcode::FORMERR, "RFC 9824 §3.5");
+    }
+}
+
+#[test]
 fn every_signature_covers_its_records() {
     // Each of the spare's addresses makes another set, whose signature is kept too: Tokyo's visitors get Frankfurt's two.
     for subnet in ["10.1.0.0", "10.2.0.0"] {
@@ -350,6 +376,9 @@ fn check_signatures(state: &State, subnet: &str, rounds: usize) {
         ("cdn.example", rtype::ANY),
         ("alias.cdn.example", rtype::A),
         ("no.cdn.example", rtype::A),
+        ("no.cdn.example", rtype::NSEC),
+        ("txt.cdn.example", rtype::NSEC),
+        ("txt.cdn.example", rtype::RRSIG),
         ("other.cdn.example", rtype::AAAA),
         ("other.both.cdn.example", rtype::TXT),
     ]
