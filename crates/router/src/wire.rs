@@ -26,10 +26,13 @@ pub mod rtype {
     pub const HINFO: u16 = 13;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
+    pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const RRSIG: u16 = 46;
     pub const NSEC: u16 = 47;
     pub const DNSKEY: u16 = 48;
+    pub const NSEC3: u16 = 50;
+    pub const NSEC3PARAM: u16 = 51;
     pub const CDS: u16 = 59;
     pub const CDNSKEY: u16 = 60;
     pub const HTTPS: u16 = 65;

@@ -26,9 +26,19 @@ use crate::wire::{QUESTION_NAME, name_of, parent, rtype, write_record};
 pub const STATIC_TTL: u32 = 3_600;
 /// For how long a resolver remembers that there is nothing: short, as a new site shall be seen soon.
 pub const NEGATIVE_TTL: u32 = 60;
-/// Types that the router makes itself.
-const OWN: [u16; 7] =
-    [rtype::SOA, rtype::NS, rtype::DNSKEY, rtype::RRSIG, rtype::NSEC, rtype::CDS, rtype::CDNSKEY];
+/// Types that the router makes itself, or that say what it would not do: NS and DNAME, of the names below them.
+const NO_RECORDS: [u16; 10] = [
+    rtype::SOA,
+    rtype::NS,
+    rtype::DNAME,
+    rtype::DNSKEY,
+    rtype::RRSIG,
+    rtype::NSEC,
+    rtype::NSEC3,
+    rtype::NSEC3PARAM,
+    rtype::CDS,
+    rtype::CDNSKEY,
+];
 /// What a site's name, or a PoP's, is answered with.
 const CHOSEN: [u16; 4] = [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::CNAME];
 
@@ -322,9 +332,9 @@ impl Zone {
                     .push(format!("records: {shown} is of the class {}; only IN is served", record.class()));
             } else if !self.holds(&owner) {
                 errors.push(format!("records: {shown} does not lie in the zone {:?}", dns.zone));
-            } else if OWN.contains(&kind) {
+            } else if NO_RECORDS.contains(&kind) {
                 errors.push(format!(
-                    "records: {shown} has {}, which the router makes itself; delegations are not served",
+                    "records: {shown} has {}, which the router makes itself, or does not serve",
                     record.rtype()
                 ));
             } else {
@@ -555,8 +565,18 @@ mod tests {
         );
         assert_eq!(
             errors("sub NS ns.other.example."),
-            ["records: sub.cdn.example has NS, which the router makes itself; delegations are not served"]
+            ["records: sub.cdn.example has NS, which the router makes itself, or does not serve"]
         );
+        for (record, rtype) in [
+            ("sub DNAME other.example.", "DNAME"),
+            ("sub NSEC3PARAM 1 0 0 -", "NSEC3PARAM"),
+            ("sub NSEC3 1 0 0 - 2vptu5timamqttgl4luu9kg21e0aor3s A", "NSEC3"),
+        ] {
+            let wanted = format!(
+                "records: sub.cdn.example has {rtype}, which the router makes itself, or does not serve"
+            );
+            assert_eq!(errors(record), [wanted]);
+        }
         assert_eq!(
             errors("c TXT x\nc CNAME b"),
             ["records: c.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
