@@ -132,7 +132,7 @@ impl Routing {
 /// One or more edges in one place; or another CDN, which is in all places.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pop {
-    /// Its name: letters, digits, `-`, `_` and `.`.
+    /// Its name: letters, digits, `-`, `_` and `.`; where there is a zone, a label of DNS.
     pub name: Box<str>,
     /// Where it is; `None` for another CDN: near everybody, as far as is known.
     pub location: Option<Point>,

@@ -61,28 +61,14 @@ struct Key {
     longitude_milli: i32,
 }
 
-/// Ranges → runs that ascend from 0, with 0 for what nobody has. Where ranges overlap, the one that begins later counts.
+/// Ranges → runs that ascend from 0, with 0 for what nobody has. Where ranges overlap, the one that begins later counts, and of two that
+/// begin together the shorter.
 fn filled(mut ranges: Vec<(u64, u64, u32)>) -> Vec<(u64, u32)> {
     if ranges.is_empty() {
         return Vec::new();
     }
     ranges.sort_unstable_by_key(|(first, last, _)| (*first, std::cmp::Reverse(*last)));
-    let mut runs: Vec<(u64, u32)> = vec![(0, 0)];
-    let mut put = |start: u64, system: u32| {
-        if let Some(last) = runs.last_mut().filter(|(known, _)| *known == start) {
-            last.1 = system;
-        } else if runs.last().is_none_or(|(_, known)| *known != system) {
-            runs.push((start, system));
-        }
-    };
-    for (index, (first, last, system)) in ranges.iter().enumerate() {
-        put(*first, *system);
-        let next = ranges.get(index + 1).map_or(u64::MAX, |(first, ..)| *first);
-        if *last + 1 < next {
-            put(*last + 1, 0);
-        }
-    }
-    runs
+    runs(&ranges, |system| system)
 }
 
 /// A record, of either of two schemas: MaxMind's own, or flat as in `ip-location-db`.
@@ -297,7 +283,8 @@ impl Compiler {
         let (cell_of_place, cells) = self.cells();
         let by_24: Vec<u16> = self.by_24.iter().map(|place| cell_of_place[*place as usize]).collect();
         self.by_24 = Vec::new();
-        let (starts, run_cells) = runs(&self.v6, &cell_of_place);
+        let v6 = runs(&self.v6, |place| cell_of_place[place as usize]);
+        let (starts, run_cells) = v6.into_iter().unzip();
         let systems = Systems::compile(&filled(self.systems_v4), &filled(self.systems_v6));
         let mut location = Location::compile(cells, &by_24, starts, run_cells).with_systems(systems);
         self.attribution.dedup();
@@ -444,44 +431,38 @@ impl Shares {
     }
 }
 
-/// Networks, later ones over earlier ones, as runs of cells from 0 on.
-fn runs(networks: &[(u64, u64, u32)], cell_of_place: &[u16]) -> (Vec<u64>, Vec<u16>) {
-    // Where something begins or ends; between two such places, the newest network that covers them counts.
-    let mut order: Vec<usize> = (0..networks.len()).collect();
-    order.sort_by_key(|index| (networks[*index].0, *index));
+/// Ranges (first, last, whose), later ones over earlier ones, as runs from 0 on, each with where it begins and what `of` says to whose it
+/// is: 0 is nobody's.
+fn runs<T: PartialEq>(ranges: &[(u64, u64, u32)], of: impl Fn(u32) -> T) -> Vec<(u64, T)> {
+    // Where something begins or ends; between two such places, the newest range that covers them counts.
+    let mut order: Vec<usize> = (0..ranges.len()).collect();
+    order.sort_by_key(|index| (ranges[*index].0, *index));
     let mut open = std::collections::BinaryHeap::new();
-    let (mut starts, mut cells) = (vec![0u64], vec![UNKNOWN]);
-    let mut push = |start: u64, cell: u16| {
-        if starts.last() == Some(&start) {
-            starts.pop();
-            cells.pop();
-        }
-        if cells.last() != Some(&cell) {
-            starts.push(start);
-            cells.push(cell);
-        }
-    };
+    let mut runs: Vec<(u64, T)> = Vec::new();
     let mut next = 0;
     let mut at = 0u64;
     loop {
-        while next < order.len() && networks[order[next]].0 <= at {
+        while next < order.len() && ranges[order[next]].0 <= at {
             open.push(order[next]);
             next += 1;
         }
-        while open.peek().is_some_and(|index| networks[*index].1 < at) {
+        while open.peek().is_some_and(|index| ranges[*index].1 < at) {
             open.pop();
         }
         let top = open.peek().copied();
-        push(at, top.map_or(UNKNOWN, |index| cell_of_place[networks[index].2 as usize]));
-        let begins = order.get(next).map(|index| networks[*index].0);
-        let ends = top.and_then(|index| networks[index].1.checked_add(1));
+        let value = of(top.map_or(0, |index| ranges[index].2));
+        if runs.last().is_none_or(|(_, known)| *known != value) {
+            runs.push((at, value));
+        }
+        let begins = order.get(next).map(|index| ranges[*index].0);
+        let ends = top.and_then(|index| ranges[index].1.checked_add(1));
         match (begins, ends) {
             (Some(begin), Some(end)) => at = begin.min(end),
             (Some(one), None) | (None, Some(one)) => at = one,
             (None, None) => break,
         }
     }
-    (starts, cells)
+    runs
 }
 
 /// Lines that say something, each with its number from 0.
@@ -501,6 +482,8 @@ fn country_code(text: &str) -> Option<[u8; 2]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -536,13 +519,44 @@ mod tests {
     }
 
     #[test]
+    fn a_system_goes_on_behind_one_that_lies_within_it() {
+        let mut compiler = Compiler::new();
+        let text = "10.0.0.0\t10.0.255.255\t1\n10.0.1.0\t10.0.1.255\t2\n10.0.0.0\t10.0.0.255\t3\n";
+        assert_eq!(compiler.systems(text, "table"), 3);
+        let location = compiler.finish(1);
+        for (address, wanted) in [("10.0.0.1", 3), ("10.0.1.1", 2), ("10.0.2.1", 1), ("10.0.255.1", 1)] {
+            assert_eq!(location.systems().of(address.parse().unwrap()), wanted, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn of_ranges_that_overlap_the_one_that_begins_later_counts_then_the_shorter(
+            ranges in prop::collection::vec((0u64..40, 0u64..40, 1u32..5), 1..12)
+        ) {
+            let ranges: Vec<_> = ranges.into_iter().map(|(first, more, system)| (first, first + more, system)).collect();
+            let runs = filled(ranges.clone());
+            prop_assert_eq!(runs[0].0, 0);
+            prop_assert!(runs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1));
+            for at in 0..90 {
+                let covering = ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&at));
+                let best = covering.clone().map(|(first, last, _)| (*first, std::cmp::Reverse(*last))).max();
+                let wanted: Vec<u32> = covering
+                    .filter(|(first, last, _)| Some((*first, std::cmp::Reverse(*last))) == best)
+                    .map(|(.., system)| *system)
+                    .collect();
+                let found = runs[runs.partition_point(|(start, _)| *start <= at) - 1].1;
+                prop_assert!(wanted.contains(&found) || (wanted.is_empty() && found == 0), "{at}: {found}");
+            }
+        }
+    }
+
+    #[test]
     fn runs_follow_the_newest_network() {
         let cells = [0, 1, 2, 3];
         let networks = [(100, 199, 1), (150, 159, 2), (300, u64::MAX, 3), (0, 9, 1)];
-        assert_eq!(
-            runs(&networks, &cells),
-            (vec![0, 10, 100, 150, 160, 200, 300], vec![1, 0, 1, 2, 1, 0, 3])
-        );
-        assert_eq!(runs(&[], &cells), (vec![0], vec![0]));
+        let runs = |networks| runs(networks, |place| cells[place as usize]);
+        assert_eq!(runs(&networks), [(0, 1), (10, 0), (100, 1), (150, 2), (160, 1), (200, 0), (300, 3)]);
+        assert_eq!(runs(&[]), [(0, 0)]);
     }
 }

@@ -1,8 +1,8 @@
 //! PoPs that answer probes and not visitors: what browsers say that could not reach them.
 //!
-//! A PoP is *grey* when half of at least twenty beacons, from at least eight networks, got no answer from it within a minute, while
-//! those that timed other PoPs fared better; and until nine of ten get one again. It counts as down then. A minute without a word
-//! is no word: it stays as it is for five.
+//! A PoP is *grey* when half of at least twenty beacons, from at least eight networks, got no answer from it within a minute, and
+//! fewer than a fifth of at least twenty that timed other PoPs; and until nine of ten get one again. It counts as down then. A minute
+//! without a word is no word: it stays as it is for five.
 //!
 //! Pure: `now` is monotonic ms. Called by `server`.
 
@@ -75,9 +75,13 @@ impl Greys {
         for (index, (seen, sum)) in self.0.iter_mut().zip(&sums).enumerate() {
             let own = share(sum.0, sum.1);
             let enough = sum.0 + sum.1 >= BEACONS_MIN && sum.2 >= NETWORKS_MIN;
-            let others = share(good - sum.0, failed - sum.1);
+            let others = (good - sum.0, failed - sum.1);
             let is_grey = match seen.grey_since_ms {
-                None => enough && own >= GREY && others < OTHERS,
+                None => {
+                    let fare_better =
+                        others.0 + others.1 >= BEACONS_MIN && share(others.0, others.1) < OTHERS;
+                    enough && own >= GREY && fare_better
+                }
                 Some(_) if enough => own >= WELL,
                 Some(_) => now_ms.saturating_sub(seen.heard_ms) < HOLD_MS,
             };
@@ -148,6 +152,19 @@ mod tests {
             greys.seen((number % 2) as u16, network(number), 0, 1, 1_000);
         }
         assert_eq!(greys.look(1_000), [0u16; 0], "it is the visitors who are cut off");
+    }
+
+    #[test]
+    fn a_pop_is_not_grey_where_too_few_others_say_that_it_is_not_the_beacon() {
+        let mut greys = Greys::default();
+        for number in 0..30 {
+            greys.seen(0, network(number), 0, 1, 1_000);
+        }
+        assert_eq!(greys.look(1_000), [0u16; 0], "it is timed alone");
+        greys.seen(1, network(0), BEACONS_MIN - 1, 0, 1_000);
+        assert_eq!(greys.look(1_000), [0u16; 0]);
+        greys.seen(1, network(1), 1, 0, 1_000);
+        assert_eq!(greys.look(1_000), [0]);
     }
 
     #[test]

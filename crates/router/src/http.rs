@@ -1,6 +1,6 @@
 //! The little of HTTP/1.1 that the router's own addresses speak: one request per connection, read whole before it is answered.
 //!
-//! No library's server: two paths with a bounded body need none. Heads are read by `httparse`; what is ambiguous (RFC 9112 §6.3) is
+//! No library's server: a few paths with a bounded body need none. Heads are read by `httparse`; what is ambiguous (RFC 9112 §6.3) is
 //! refused, as there is no second request for it to hide.
 
 use std::net::IpAddr;
@@ -57,13 +57,26 @@ impl Answer {
 }
 
 impl Request {
-    /// The value of a parameter of the query; of percent-encoding only what addresses need (`%3A`) is read.
+    /// The value of a parameter of the query, percent-decoded; as it stands where that cannot be done, or makes no text.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let query = self.query.as_deref()?;
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let (_, value) = pairs.into_iter().find(|(known, _)| *known == name)?;
-        Some(value.replace("%3A", ":").replace("%3a", ":"))
+        Some(decoded(value).unwrap_or_else(|| value.to_owned()))
     }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        // The parser of numbers would take a sign.
+        let code = Some(code).filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(code, 16).ok()?);
+        bytes.extend(rest.bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// A request without its body, how long its head is, and how long the body.
@@ -203,6 +216,21 @@ mod tests {
         assert_eq!(request.parameter("ip").as_deref(), Some("2001:db8::1"));
         assert_eq!(request.parameter("site").as_deref(), Some("shop"));
         assert_eq!(request.parameter("nothing"), None);
+        for (value, wanted) in [
+            ("a%2Db%5f", "a-b_"),
+            ("%C3%a4", "ä"),
+            ("", ""),
+            // What is encoded badly, or no text, is taken as it stands: it is not nothing.
+            ("50%", "50%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%+f", "%+f"),
+            ("%ä", "%ä"),
+            ("%ff", "%ff"),
+        ] {
+            let request = Request { query: Some(format!("ip=x&site={value}&more=y")), ..Request::default() };
+            assert_eq!(request.parameter("site").as_deref(), Some(wanted));
+        }
         assert_eq!(parse(&text[..40]), Ok(None));
         for (fields, status) in [
             ("Transfer-Encoding: chunked", 411),

@@ -6,7 +6,7 @@
 //!
 //! When all capacities together don't suffice, every PoP gets its share of the excess in proportion to its capacity.
 //!
-//! Pure. Called by `table`, and measured against the optimum of the linear program by `bench/load.sh`.
+//! Pure. Called by `demand`, and measured against the optimum of the linear program by `bench/load.sh`.
 
 /// Rounds in which prices are sought. After so many the steps are below a tenth of a ms.
 const ROUNDS: usize = 300;

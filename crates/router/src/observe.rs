@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use model::Routing;
+use model::routing::ProbeKind;
 use model::steering::Vote;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
@@ -88,9 +89,12 @@ impl Observing {
         Ok(Observing { targets, looked, started })
     }
 
-    /// Looks at what a node of this PoP is to look at from now on.
+    /// Looks at what a node of this PoP is to look at from now on. Nothing more is said of what it isn't.
     pub fn look_at(&self, routing: &Routing, pop: &str) {
-        let edges = targets_of(routing, pop);
+        let edges = match routing.probe.kind {
+            ProbeKind::Off => Vec::new(),
+            _ => targets_of(routing, pop),
+        };
         {
             let mut looked = self.looked.lock();
             looked.retain(|edge, _| edges.contains(edge));
@@ -160,6 +164,12 @@ mod tests {
         model::Snapshot::parse_cluster(&format!("{text}{site}"), "c.toml").snapshot.unwrap().routing
     }
 
+    /// One that probes nobody, whatever it is to look at.
+    fn idle() -> Observing {
+        let targets = watch::channel(Targets::default()).0;
+        Observing { targets, looked: Arc::default(), started: Instant::now() }
+    }
+
     #[test]
     fn each_address_is_looked_at_from_three_other_pops_as_far_as_there_are_any() {
         for (pops, wanted) in [(1, 0), (2, 1), (3, 2), (4, 3), (20, 3)] {
@@ -177,11 +187,29 @@ mod tests {
     }
 
     #[test]
-    fn who_sees_most_down_says_nothing() {
-        let observing = Observing::start(|| {}).unwrap();
-        let mut routing = routing(4);
-        routing.probe.kind = model::routing::ProbeKind::Off;
+    fn who_is_not_to_look_any_more_says_nothing_of_what_it_saw() {
+        let (observing, mut routing) = (idle(), routing(4));
         observing.look_at(&routing, "p0");
+        let see = |down: bool| {
+            let votes = observing.take_votes();
+            assert!(!votes.is_empty() && votes.iter().any(|vote| vote.down) == down, "{votes:?}");
+        };
+        see(false);
+        let first = |looked: &mut Looked| (0..2).for_each(|_| _ = looked.sight.step(false, 0));
+        observing.looked.lock().values_mut().take(1).for_each(first);
+        see(true);
+        let kind = std::mem::replace(&mut routing.probe.kind, ProbeKind::Off);
+        observing.look_at(&routing, "p0");
+        assert!(observing.take_votes().is_empty());
+        routing.probe.kind = kind;
+        observing.look_at(&routing, "p0");
+        see(false);
+    }
+
+    #[test]
+    fn who_sees_most_down_says_nothing() {
+        let observing = idle();
+        observing.look_at(&routing(4), "p0");
         let all = observing.take_votes().len();
         assert!(all > 0 && observing.take_votes().iter().all(|vote| !vote.down));
         for (index, looked) in observing.looked.lock().values_mut().enumerate() {
@@ -194,10 +222,8 @@ mod tests {
 
     #[test]
     fn the_least_round_trip_is_said_once_and_none_that_is_old() {
-        let observing = Observing::start(|| {}).unwrap();
-        let mut routing = routing(2);
-        routing.probe.kind = model::routing::ProbeKind::Off;
-        observing.look_at(&routing, "p0");
+        let observing = idle();
+        observing.look_at(&routing(2), "p0");
         let edge: IpAddr = "192.0.2.1".parse().unwrap();
         let said = |now_ms: u64| {
             let votes = observing.take_votes_at(now_ms);

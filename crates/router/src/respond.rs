@@ -12,7 +12,7 @@
 //! (/24, /56) gets no more than `rate` answers of one kind per second; of those beyond, every second one is told to come by TCP.
 //! Who shows a cookie of ours (RFC 7873) is who it says, and isn't counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct State {
     pub spares: Vec<Vec<Option<u16>>>,
     /// The configuration.
     pub snapshot: Arc<Snapshot>,
+    /// Whether each edge is up.
+    pub up: BTreeMap<IpAddr, bool>,
     /// From what the tables were made, for whoever asks why.
     pub view: View,
     /// Answers of each PoP.
@@ -322,7 +324,7 @@ impl Responder {
                     reply.rcode = rcode::NXDOMAIN;
                 }
                 reply.is_nothing = true;
-                self.deny(state, signed, name, vec![rtype::NXNAME], now, &mut reply, out);
+                self.deny(state, signed, (name, query.rtype), vec![rtype::NXNAME], now, &mut reply, out);
                 return reply;
             }
         };
@@ -348,8 +350,8 @@ impl Responder {
             reply.answers = 1 + self.sign(signed, name, of, answers.ttl, &records, now, out);
             return reply;
         }
-        if query.rtype == rtype::ANY {
-            // One record that says why there are no more (RFC 8482 §4.2).
+        if query.rtype == rtype::ANY || (query.rtype == rtype::RRSIG && signed.is_some()) {
+            // One record that says why there are no more (RFC 8482 §4.2), with its signature.
             let data = b"\x07RFC8482\0".to_vec();
             write_record(out, &QUESTION_NAME, rtype::HINFO, crate::zone::STATIC_TTL, &data);
             let (of, ttl) = ((rtype::HINFO, u16::MAX, 0), crate::zone::STATIC_TTL);
@@ -383,23 +385,36 @@ impl Responder {
             reply.answers += self.sign(signed, name, of, set.ttl, &[&set.records], now, out);
             return reply;
         }
-        self.deny(state, signed, name, types_of(state, node, pop), now, &mut reply, out);
+        self.deny(
+            state,
+            signed,
+            (name, query.rtype),
+            types_of(state, node, query.rtype),
+            now,
+            &mut reply,
+            out,
+        );
         reply
     }
 
-    /// Writes SOA and, signed, NSEC: there is nothing but `types`.
+    /// Writes SOA and, signed, NSEC: there is nothing but `types`. Who asks for NSEC gets it as the answer.
     #[expect(clippy::too_many_arguments, reason = "each is one thing that the answer depends on")]
     fn deny(
         &mut self,
         state: &State,
         signed: Option<&Signer>,
-        name: &[u8],
+        (name, asked): (&[u8], u16),
         mut types: Vec<u16>,
         now: Now,
         reply: &mut Reply,
         out: &mut Vec<u8>,
     ) {
         let soa = &state.zone.soa;
+        types.extend([rtype::RRSIG, rtype::NSEC]);
+        if let Some(signer) = signed.filter(|_| asked == rtype::NSEC) {
+            reply.answers = self.write_nsec(signer, name, &types, soa.ttl, now, out);
+            return;
+        }
         write_record(out, &state.zone.apex, rtype::SOA, soa.ttl, &soa.records[0]);
         reply.authorities = 1;
         let Some(signer) = signed else { return };
@@ -408,17 +423,26 @@ impl Responder {
             write_record(out, &state.zone.apex, rtype::RRSIG, soa.ttl, data);
             reply.authorities += 1;
         }
-        types.extend([rtype::RRSIG, rtype::NSEC]);
-        if let Some(data) = nsec(name, &types) {
-            write_record(out, &QUESTION_NAME, rtype::NSEC, soa.ttl, &data);
-            reply.authorities += 1;
-            // Random names come once each: keeping their signatures would only push others out.
-            if let Some(data) = signer.rrsig(name, rtype::NSEC, soa.ttl, &[data], now.wall_secs) {
-                self.counters.signatures.fetch_add(1, Relaxed);
-                write_record(out, &QUESTION_NAME, rtype::RRSIG, soa.ttl, &data);
-                reply.authorities += 1;
-            }
-        }
+        reply.authorities += self.write_nsec(signer, name, &types, soa.ttl, now, out);
+    }
+
+    /// Writes NSEC of the question's name and its signature; returns how many records that were.
+    fn write_nsec(
+        &mut self,
+        signer: &Signer,
+        name: &[u8],
+        types: &[u16],
+        ttl: u32,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> u16 {
+        let Some(data) = nsec(name, types) else { return 0 };
+        write_record(out, &QUESTION_NAME, rtype::NSEC, ttl, &data);
+        // Random names come once each: keeping their signatures would only push others out.
+        let Some(data) = signer.rrsig(name, rtype::NSEC, ttl, &[data], now.wall_secs) else { return 1 };
+        self.counters.signatures.fetch_add(1, Relaxed);
+        write_record(out, &QUESTION_NAME, rtype::RRSIG, ttl, &data);
+        2
     }
 
     /// Writes RRSIG for a set of the question's name; returns how many records that were.
@@ -484,10 +508,14 @@ fn write_one<'a>(plain: &[u8], set: &'a [Vec<u8>], turn: usize, out: &mut Vec<u8
     (&set[at..=at], at as u8)
 }
 
-fn types_of(state: &State, node: &Node, pop: Option<u16>) -> Vec<u16> {
+/// The types of a name that lacks `missing`. Where the client decides, all that somebody may get: a validating resolver keeps the denial for
+/// all its clients (RFC 8198).
+fn types_of(state: &State, node: &Node, missing: u16) -> Vec<u16> {
     let mut types: Vec<u16> = node.sets.iter().map(|set| set.rtype).collect();
-    if let Some(pop) = pop {
-        types.extend(state.pops[usize::from(pop)].types());
+    match node.pop {
+        Some(pop) => types.extend(state.pops[usize::from(pop)].types()),
+        None if node.group.is_some() => types.extend(CHOSEN.iter().filter(|rtype| **rtype != missing)),
+        None => {}
     }
     types
 }

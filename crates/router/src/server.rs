@@ -10,7 +10,6 @@
 //! whoever follows the journal ([`Router::take`]). What cannot be used is reported and counted, and the state before it stays. It
 //! starts and answers without control, edges or network.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -136,7 +135,6 @@ struct Shared {
     measured: MeasureCounters,
     /// As of some seconds ago.
     mesh: Mutex<Arc<Links>>,
-    probing: Mutex<HashMap<IpAddr, bool>>,
     token: Option<String>,
     started: Instant,
     asked: SelfCheck,
@@ -183,7 +181,6 @@ impl Router {
             plan: PlanCounters { serial: u64::from(planner.serial).into(), ..PlanCounters::default() },
             measured: MeasureCounters::default(),
             mesh: Mutex::new(Arc::new(Links::none(&planner.world))),
-            probing: Mutex::default(),
             token: settings.token.clone(),
             started: Instant::now(),
             asked: SelfCheck::new(),

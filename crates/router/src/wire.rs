@@ -26,10 +26,13 @@ pub mod rtype {
     pub const HINFO: u16 = 13;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
+    pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const RRSIG: u16 = 46;
     pub const NSEC: u16 = 47;
     pub const DNSKEY: u16 = 48;
+    pub const NSEC3: u16 = 50;
+    pub const NSEC3PARAM: u16 = 51;
     pub const CDS: u16 = 59;
     pub const CDNSKEY: u16 = 60;
     pub const HTTPS: u16 = 65;
@@ -160,6 +163,10 @@ pub fn read(bytes: &[u8]) -> Result<Query<'_>, Bad> {
     }
     name.length = (at - 12) as u8;
     let (rtype, class) = (u16_at(bytes, at).ok_or(FORMERR)?, u16_at(bytes, at + 2).ok_or(FORMERR)?);
+    // It stands in denials alone (RFC 9824 §3.5).
+    if rtype == rtype::NXNAME {
+        return Err(FORMERR);
+    }
     let question = &bytes[12..at + 4];
     at += 4;
     let mut edns = None;
@@ -225,7 +232,8 @@ fn read_options<'q>(mut data: &'q [u8], opt: &mut Edns<'q>) -> Option<()> {
     Some(())
 }
 
-/// Refuses what RFC 7871 §6 and §7.1.2 don't allow: a scope in a query, more bytes than the prefix has, bits behind it.
+/// Refuses what RFC 7871 §6 and §7.1.2 don't allow: a scope in a query, more bytes than the prefix has, bits behind it. Also IPv4's networks
+/// that are mapped into IPv6, of which the scope would be neither family's.
 fn read_subnet(option: &[u8]) -> Option<Subnet<'_>> {
     let (&[high, low, bits, scope], address) = option.split_first_chunk()?;
     if scope != 0 || address.len() != usize::from(bits).div_ceil(8) {
@@ -236,10 +244,11 @@ fn read_subnet(option: &[u8]) -> Option<Subnet<'_>> {
     }
     let mut whole = [0; 16];
     whole.get_mut(..address.len())?.copy_from_slice(address);
+    let v6 = Ipv6Addr::from(whole);
     let address = match u16::from_be_bytes([high, low]) {
         0 if bits == 0 => None,
         1 if bits <= 32 => Some(Ipv4Addr::from(*whole.first_chunk()?).into()),
-        2 if bits <= 128 => Some(Ipv6Addr::from(whole).into()),
+        2 if bits <= 128 && v6.to_ipv4_mapped().is_none() => Some(v6.into()),
         _ => return None,
     };
     Some(Subnet { option, address, bits })

@@ -26,9 +26,21 @@ use crate::wire::{QUESTION_NAME, name_of, parent, rtype, write_record};
 pub const STATIC_TTL: u32 = 3_600;
 /// For how long a resolver remembers that there is nothing: short, as a new site shall be seen soon.
 pub const NEGATIVE_TTL: u32 = 60;
-/// Types that the router makes itself.
-const OWN: [u16; 7] =
-    [rtype::SOA, rtype::NS, rtype::DNSKEY, rtype::RRSIG, rtype::NSEC, rtype::CDS, rtype::CDNSKEY];
+/// Types that the router makes itself, or that say what it would not do: NS and DNAME, of the names below them.
+const NO_RECORDS: [u16; 10] = [
+    rtype::SOA,
+    rtype::NS,
+    rtype::DNAME,
+    rtype::DNSKEY,
+    rtype::RRSIG,
+    rtype::NSEC,
+    rtype::NSEC3,
+    rtype::NSEC3PARAM,
+    rtype::CDS,
+    rtype::CDNSKEY,
+];
+/// What a site's name, or a PoP's, is answered with.
+const CHOSEN: [u16; 4] = [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::CNAME];
 
 /// A zone.
 #[derive(Debug)]
@@ -39,7 +51,7 @@ pub struct Zone {
     pub groups: Vec<Vec<u16>>,
     /// For each group, whether one of its PoPs is another CDN, so that the answer to some clients is a CNAME.
     pub aliased: Vec<bool>,
-    /// The group of each site.
+    /// The group of each site that a PoP serves.
     pub sites: HashMap<Box<str>, usize>,
     /// SOA, as it stands in negative answers.
     pub soa: Set,
@@ -56,7 +68,7 @@ pub struct Zone {
 pub struct Node {
     /// Clients are sent to one of this group of PoPs.
     pub group: Option<usize>,
-    /// Clients are sent to this PoP, whoever they are.
+    /// Clients are sent to this PoP, whoever they are; other records stand beside.
     pub pop: Option<u16>,
     /// Other records.
     pub sets: Vec<Set>,
@@ -87,6 +99,11 @@ impl Node {
     /// The set of a type.
     pub fn set(&self, rtype: u16) -> Option<&Set> {
         self.sets.iter().find(|set| set.rtype == rtype)
+    }
+
+    /// Whether it may be the name of a PoP, being neither a site's nor a machine's.
+    fn is_free(&self) -> bool {
+        self.group.is_none() && !self.sets.iter().any(|set| CHOSEN.contains(&set.rtype))
     }
 
     fn add(&mut self, rtype: u16, ttl: u32, record: Vec<u8>) {
@@ -145,7 +162,7 @@ impl Zone {
         zone.add_apex(dns, signer);
         zone.add_pops(snapshot);
         zone.add_sites(snapshot, dns, &mut errors);
-        zone.add_records(dns, &mut errors);
+        zone.add_records(snapshot, dns, &mut errors);
         zone.fill_gaps();
         if errors.is_empty() { Ok(zone) } else { Err(errors) }
     }
@@ -174,7 +191,7 @@ impl Zone {
         Lookup::Nothing
     }
 
-    /// The PoP that a name is of which nothing else is known: `POP.ZONE`, or `POP.SITE.ZONE` for the PoPs of that site.
+    /// The PoP that a name is, unless it is a site's or a machine's: `POP.ZONE`, or `POP.SITE.ZONE` for the PoPs of that site.
     fn pop_of(&self, name: &[u8]) -> Option<u16> {
         let above = parent(name)?;
         let pop = *self.pop_labels.get(&name[..name.len() - above.len()])?;
@@ -230,15 +247,13 @@ impl Zone {
         }
     }
 
-    /// Names of PoPs that are no label of DNS stay without one.
     fn add_pops(&mut self, snapshot: &Snapshot) {
         for (index, pop) in snapshot.routing.pops.iter().enumerate() {
             self.pop_nodes.push(Node { pop: Some(index as u16), ..Node::default() });
-            if (1..=63).contains(&pop.name.len()) && !pop.name.contains('.') {
-                let mut label = vec![pop.name.len() as u8];
-                label.extend(pop.name.to_ascii_lowercase().bytes());
-                self.pop_labels.insert(label, index as u16);
-            }
+            // With a zone, a configuration with a name that is no label is refused.
+            let mut label = vec![pop.name.len() as u8];
+            label.extend(pop.name.to_ascii_lowercase().bytes());
+            self.pop_labels.insert(label, index as u16);
         }
     }
 
@@ -246,6 +261,9 @@ impl Zone {
         for site in &snapshot.sites {
             let pops: Vec<u16> =
                 snapshot.routing.pops_of(&site.pops).into_iter().map(|pop| pop as u16).collect();
+            if pops.is_empty() {
+                continue;
+            }
             let group = self.groups.iter().position(|group| *group == pops).unwrap_or_else(|| {
                 self.aliased
                     .push(pops.iter().any(|pop| snapshot.routing.pops[usize::from(*pop)].cname.is_some()));
@@ -258,7 +276,8 @@ impl Zone {
 
     fn add_sites(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
         for site in &snapshot.sites {
-            let group = self.sites.get(&site.name).copied().unwrap_or_default();
+            // With a zone, a configuration with a site that no PoP serves is refused.
+            let Some(group) = self.sites.get(&site.name).copied() else { continue };
             let own = format!("{}.{}", site.name.to_ascii_lowercase(), dns.zone);
             self.above_pops.extend(name_of(&own).map(|name| (name, group)));
             let inside = site.domains.iter().map(|domain| domain.to_string());
@@ -282,7 +301,7 @@ impl Zone {
         }
     }
 
-    fn add_records(&mut self, dns: &DnsSettings, errors: &mut Vec<String>) {
+    fn add_records(&mut self, snapshot: &Snapshot, dns: &DnsSettings, errors: &mut Vec<String>) {
         let mut file = Zonefile::from(dns.records.as_str());
         file.extend_from_slice(b"\n");
         file.set_default_class(Class::IN);
@@ -313,9 +332,9 @@ impl Zone {
                     .push(format!("records: {shown} is of the class {}; only IN is served", record.class()));
             } else if !self.holds(&owner) {
                 errors.push(format!("records: {shown} does not lie in the zone {:?}", dns.zone));
-            } else if OWN.contains(&kind) {
+            } else if NO_RECORDS.contains(&kind) {
                 errors.push(format!(
-                    "records: {shown} has {}, which the router makes itself; delegations are not served",
+                    "records: {shown} has {}, which the router makes itself, or does not serve",
                     record.rtype()
                 ));
             } else {
@@ -324,15 +343,22 @@ impl Zone {
                     continue;
                 }
                 let is_apex = owner == self.apex;
+                let pop = self.pop_of(&owner).map(|pop| &snapshot.routing.pops[usize::from(pop)]);
                 let node = self.nodes.entry(owner).or_default();
-                let chosen = node.group.is_some()
-                    && matches!(kind, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::CNAME);
+                let chosen = node.group.is_some() && CHOSEN.contains(&kind);
+                let pop = pop.filter(|pop| node.is_free() && (CHOSEN.contains(&kind) || pop.cname.is_some()));
                 let is_aliased = node.group.is_some_and(|group| self.aliased[group]) && !is_apex;
                 let cname_beside = (kind == rtype::CNAME && !node.sets.is_empty())
                     || (kind != rtype::CNAME && node.set(rtype::CNAME).is_some());
                 if chosen {
                     errors.push(format!(
                         "records: {shown} is a site's, and its {} is chosen per client",
+                        record.rtype()
+                    ));
+                } else if let Some(pop) = pop {
+                    errors.push(format!(
+                        "records: {shown} is the PoP {:?}'s name: beside its addresses, or its CNAME, there can be no {}",
+                        pop.name,
                         record.rtype()
                     ));
                 } else if is_aliased {
@@ -351,7 +377,7 @@ impl Zone {
         }
     }
 
-    /// A name between the apex and another exists, though nothing is known of it (RFC 8020).
+    /// A name between the apex and another exists, though nothing is known of it (RFC 8020), or only whose PoP's it is.
     fn fill_gaps(&mut self) {
         let names: Vec<Vec<u8>> = self.nodes.keys().cloned().collect();
         for name in names {
@@ -361,6 +387,11 @@ impl Zone {
                 above = parent(between);
             }
         }
+        let mut nodes = std::mem::take(&mut self.nodes);
+        for (name, node) in nodes.iter_mut().filter(|(_, node)| node.is_free()) {
+            node.pop = self.pop_of(name);
+        }
+        self.nodes = nodes;
     }
 }
 
@@ -466,6 +497,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_pops_name_or_below_it_leaves_it_the_pops() {
+        let zone = build("records = '''\na TXT x\n_acme-challenge.a.shop TXT y\nb.other TXT z\n'''").unwrap();
+        assert_eq!(kind(&zone, "a.cdn.example"), "PoP 0 16");
+        assert_eq!(kind(&zone, "a.shop.cdn.example"), "PoP 0 ");
+        assert_eq!(kind(&zone, "other.cdn.example"), "");
+        let zone = build("").unwrap();
+        assert_eq!(kind(&zone, "a.shop.cdn.example"), "PoP 0 ");
+        let refused = |record: &str| build(&format!("records = '''\n{record}\n'''")).unwrap_err();
+        for (record, name, rtype) in [
+            ("a A 192.0.2.9", "a", "A"),
+            ("a.shop AAAA 2001:db8::9", "a.shop", "AAAA"),
+            ("a HTTPS 1 . alpn=h2", "a", "HTTPS"),
+            ("A CNAME b", "A", "CNAME"),
+        ] {
+            let wanted = format!(
+                "records: {name}.cdn.example is the PoP \"a\"'s name: beside its addresses, or its CNAME, there can be no {rtype}"
+            );
+            assert_eq!(refused(record), [wanted]);
+        }
+    }
+
+    #[test]
     fn no_record_stands_beside_a_cname_to_another_cdn_but_at_the_zones_own_name() {
         let build = |records: &str| {
             let text = HEAD
@@ -488,6 +541,12 @@ mod tests {
             ]
         );
         assert_eq!(
+            build("b TXT x").unwrap_err(),
+            [
+                "records: b.cdn.example is the PoP \"b\"'s name: beside its addresses, or its CNAME, there can be no TXT"
+            ]
+        );
+        assert_eq!(
             kind(&build("@ TXT x\n_acme-challenge.shop TXT y").unwrap(), "cdn.example"),
             "chosen 6,2,16"
         );
@@ -506,11 +565,21 @@ mod tests {
         );
         assert_eq!(
             errors("sub NS ns.other.example."),
-            ["records: sub.cdn.example has NS, which the router makes itself; delegations are not served"]
+            ["records: sub.cdn.example has NS, which the router makes itself, or does not serve"]
         );
+        for (record, rtype) in [
+            ("sub DNAME other.example.", "DNAME"),
+            ("sub NSEC3PARAM 1 0 0 -", "NSEC3PARAM"),
+            ("sub NSEC3 1 0 0 - 2vptu5timamqttgl4luu9kg21e0aor3s A", "NSEC3"),
+        ] {
+            let wanted = format!(
+                "records: sub.cdn.example has {rtype}, which the router makes itself, or does not serve"
+            );
+            assert_eq!(errors(record), [wanted]);
+        }
         assert_eq!(
-            errors("a TXT x\na CNAME b"),
-            ["records: a.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
+            errors("c TXT x\nc CNAME b"),
+            ["records: c.cdn.example has CNAME beside other records, which DNS forbids (RFC 1034 §3.6.2)"]
         );
         assert!(errors("a A 300.0.2.9")[0].starts_with("records: 2:"), "{:?}", errors("a A 300.0.2.9"));
     }

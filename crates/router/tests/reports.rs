@@ -16,12 +16,19 @@ use serde_json::{Value, json};
 
 /// Two PoPs that are 366 km apart, the first with further keys, behind these lines.
 fn snapshot(before: &str, own: &str) -> Box<Snapshot> {
-    let text = format!(
+    read(&text(before, own))
+}
+
+fn text(before: &str, own: &str) -> String {
+    format!(
         "{before}[[pop]]\nname = \"one\"\nlocation = \"FRA\"\nedges = [\"192.0.2.1\"]\n{own}\
          [[pop]]\nname = \"two\"\nlocation = \"AMS\"\nedges = [\"192.0.2.2\"]\n[probe]\nkind = \"off\"\n\
          [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://192.0.2.9\"\n"
-    );
-    let parsed = Snapshot::parse_cluster(&text, "cluster.toml");
+    )
+}
+
+fn read(text: &str) -> Box<Snapshot> {
+    let parsed = Snapshot::parse_cluster(text, "cluster.toml");
     Box::new(parsed.snapshot.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics)))
 }
 
@@ -88,11 +95,77 @@ fn a_pair_of_pops_that_is_faster_than_light_is_shown_counted_and_told_once_also_
 }
 
 #[test]
-fn who_was_moved_as_a_pop_is_full_stays_so_when_lines_move_and_not_when_pops_change() {
+fn edges_are_shown_before_anything_is_seen_of_them() {
+    let (router, _telling) = start(snapshot("", ""), None);
+    let shown = get(router.admin.unwrap(), "/metrics");
+    for edge in ["192.0.2.1", "192.0.2.2"] {
+        assert!(shown.contains(&format!("\nperigee_router_edge_up{{edge=\"{edge}\"}} 1\n")), "{shown}");
+    }
+    router.stop();
+}
+
+#[test]
+fn what_was_seen_of_edges_is_forgotten_when_they_are_not_to_be_probed_any_more() {
+    let probed = text("", "").replace("\"off\"", "\"tcp\"\ninterval = \"60s\"");
+    let (router, _telling) = start(read(&probed), None);
+    let is_up = |up: u8| {
+        get(router.admin.unwrap(), "/metrics").contains(&format!("edge_up{{edge=\"192.0.2.1\"}} {up}\n"))
+    };
+    assert!(is_up(1), "nothing is known of it yet");
+    let vote = || {
+        let vote = Vote { edge: "192.0.2.1".parse().unwrap(), down: true, rtt_us: None };
+        for node in ["two-1", "two-2"] {
+            router.steered(node, "two", Steering { votes: vec![vote], ..Steering::default() }, 0);
+        }
+    };
+    vote();
+    // Whatever was told before has been heard when a configuration is in force.
+    router.take(*read(&probed), 2).unwrap();
+    assert!(is_up(0));
+    router.take(*snapshot("", ""), 3).unwrap();
+    assert!(is_up(1), "nobody looks at it any more");
+    vote();
+    router.take(*snapshot("", ""), 4).unwrap();
+    assert!(is_up(1), "who still has the configuration before has no say");
+    router.stop();
+}
+
+/// Location data of two places; whoever takes it removes it.
+fn location(test: &str) -> PathBuf {
     let mut compiler = Compiler::new();
     compiler.list("10.0.0.0/16,49.0 8.6,DE\n10.1.0.0/16,50.0 8.6,DE\n", "list");
-    let path = std::env::temp_dir().join(format!("perigee-reports-{}.geo", std::process::id()));
+    let path = std::env::temp_dir().join(format!("perigee-reports-{test}-{}.geo", std::process::id()));
     std::fs::write(&path, compiler.finish(0).encode(1).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_configuration_that_has_no_pop_yet_comes_into_force_and_so_does_the_next() {
+    let path = location("none");
+    let (router, _telling) = start(snapshot("", ""), Some(path.clone()));
+    let route = |target: &str| get(router.admin.unwrap(), target);
+    let text = text("", "");
+    let (probe, site) = (text.find("[probe]").unwrap(), text.find("[[site]]").unwrap());
+    for none in [
+        &text[probe..],
+        &text[site..],
+        "[[pop]]\nname = \"other\"\ncname = \"a.example\"\n[[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://192.0.2.9\"\n",
+    ] {
+        assert_eq!(router.take(*read(none), 2), Ok(()), "{none}");
+        assert!(route("/v1/route?ip=10.0.0.1&site=shop").contains("there is no PoP"), "{none}");
+        assert!(route("/v1/route?ip=10.0.0.1&site=none").contains("no site is called"), "{none}");
+    }
+    assert_eq!(router.take(*snapshot("", ""), 3), Ok(()));
+    assert!(route("/v1/route?ip=10.0.0.1&site=shop").contains("\"pop\": \"one\""));
+    router.stop();
+    let (router, _telling) = start(read(&text[probe..]), Some(path.clone()));
+    router.stop();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn who_was_moved_as_a_pop_is_full_stays_so_when_lines_move_and_not_when_pops_change() {
+    let path = location("full");
     let full = "capacity = 100\n";
     let (router, _telling) = start(snapshot("", full), Some(path.clone()));
     let moved = || !get(router.admin.unwrap(), "/metrics").contains("\nperigee_router_cells_moved 0\n");

@@ -199,7 +199,7 @@ const DEGREES: Kind = Kind::Decimal { min: -180, max: 180 };
 static POP: Table = Table {
     title: "[[pop]]",
     groups: &[&[
-        key("name", NAME, "Its name: in messages, metrics, and as a name of DNS.").required(),
+        key("name", NAME, "Its name: in messages, metrics, and as a label of DNS. With `[dns]` it has at most 63 characters and no \".\", and differs from others' not by case alone.").required(),
         key(
             "location",
             Kind::Either(&[text("a place", "FRA"), Kind::List(&DEGREES)]),
@@ -334,7 +334,7 @@ static PROBE: Table = Table {
         key(
             "kind",
             Kind::OneOf(&["http", "tcp", "off"]),
-            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing.",
+            "What is asked of each address: `GET /` by HTTP/1.1, which any answer below 500 satisfies; a TCP connection; nothing: all count as up.",
         )
         .or("\"http\""),
         key("port", Kind::Number { min: 1, max: 65_535 }, "On which port.").or("80"),

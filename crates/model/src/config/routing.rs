@@ -27,6 +27,9 @@ pub(super) fn build(findings: &mut Findings<'_>, root: &Section) -> Routing {
         findings.error(&sections[0].span, "every PoP is a last resort", "leave last_resort out of one");
     }
     let dns = root.table("dns").and_then(|section| build_dns(findings, section));
+    if root.has("dns") {
+        check_labels(findings, root);
+    }
     if let Some(section) = root.table("dns").filter(|_| !root.has("pop")) {
         let help = "add [[pop]] with name, location and edges";
         findings.error(&section.span, "[dns] without a PoP: there is nowhere to send visitors to", help);
@@ -172,6 +175,12 @@ fn check_other_cdns(findings: &mut Findings<'_>, root: &Section, sections: &[&Se
             site.list("pops").iter().filter_map(Item::text).map(|(name, _)| name.into()).collect();
         let chosen: Vec<&Pop> = routing.pops_of(&names).into_iter().map(|index| &pops[index]).collect();
         let span = site.item("pops").map_or(&site.span, |item| &item.span);
+        if zone.is_some() && names.is_empty() && chosen.is_empty() && !pops.is_empty() {
+            let message =
+                "every PoP is another CDN, and this site names none: its visitors would be sent nowhere";
+            let help = format!("name those that it may be served from, such as pops = [{:?}]", pops[0].name);
+            findings.error(span, message, help);
+        }
         let sum: u32 = chosen.iter().filter_map(|pop| pop.share).map(u32::from).sum();
         if sum > 100 {
             let message = format!("the shares of this site's PoPs add up to {sum} %");
@@ -308,6 +317,29 @@ fn check_sites(findings: &mut Findings<'_>, root: &Section, pops: &[Pop]) {
 }
 
 // --- The zone ---
+
+/// In a zone, names of PoPs are labels, and names that differ by case alone are one.
+fn check_labels(findings: &mut Findings<'_>, root: &Section) {
+    for (key, many) in [("pop", "PoPs"), ("site", "sites")] {
+        let mut known: HashMap<String, &str> = HashMap::new();
+        let sections = root.list(key).iter().filter_map(Item::table);
+        for (name, span) in sections.filter_map(|section| section.text("name")) {
+            if key == "pop" && (name.contains('.') || name.len() > 63) {
+                let message =
+                    format!("the PoP's name {name:?} is no label of DNS, which it has to be in POP.ZONE");
+                findings.error(span, message, "write at most 63 letters, digits, \"-\" and \"_\"");
+            }
+            // Two that are equal have been told already.
+            if let Some(other) = known.insert(name.to_ascii_lowercase(), name).filter(|other| *other != name)
+            {
+                let message = format!(
+                    "the {many} {other:?} and {name:?} have one name in DNS, where case says nothing"
+                );
+                findings.error(span, message, "rename one");
+            }
+        }
+    }
+}
 
 fn build_dns(findings: &mut Findings<'_>, section: &Section) -> Option<DnsSettings> {
     let zone = section.text("zone").and_then(|(text, span)| domain(findings, "zone", text, span));

@@ -206,6 +206,18 @@ fn other_records_are_answered_too() {
 }
 
 #[test]
+fn a_pops_name_has_its_addresses_and_what_records_say_beside() {
+    let lines = |name, rtype| answer(name, rtype, &Ask::default()).1;
+    for name in ["fra.cdn.example", "fra.shop.cdn.example"] {
+        let wanted = ["192.0.2.1", "192.0.2.2"].map(|address| format!("an {name} A {address}"));
+        assert_eq!(lines(name, rtype::A), wanted);
+    }
+    assert_eq!(lines("fra.cdn.example", rtype::TXT), ["an fra.cdn.example TXT \"a PoP\""]);
+    let (_, signed) = answer("fra.cdn.example", rtype::CAA, &Ask { dnssec: true, ..Ask::default() });
+    assert!(signed.iter().any(|line| line.ends_with(". A TXT AAAA RRSIG NSEC HTTPS")), "{signed:?}");
+}
+
+#[test]
 fn another_cdn_is_a_cname_to_its_visitors_whatever_they_ask_for_and_addresses_where_none_may_stand() {
     let of =
         |name, rtype, address| answer(name, rtype, &Ask { subnet: Some((address, 24)), ..Ask::default() }).1;
@@ -269,6 +281,58 @@ fn denials_are_compact_and_signed_for_who_wants_that() {
 }
 
 #[test]
+fn a_denial_to_one_client_denies_nothing_that_others_have() {
+    let nsec = |name, rtype, address| {
+        let how = Ask { dnssec: true, subnet: Some((address, 24)), ..Ask::default() };
+        let (code, lines) = answer(name, rtype, &how);
+        assert_eq!(code, rcode::NOERROR);
+        let of = format!("au {name} NSEC \\000.{name}. ");
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&*of))
+            .unwrap_or_else(|| panic!("{lines:?}"))
+            .to_owned()
+    };
+    // Nobody there has IPv6. A resolver may keep that for all its clients (RFC 8198).
+    for rtype in [rtype::TXT, rtype::CAA] {
+        assert_eq!(nsec("shop.cdn.example", rtype, "10.2.5.0"), "A AAAA RRSIG NSEC HTTPS", "{rtype}");
+    }
+    assert_eq!(nsec("shop.cdn.example", rtype::AAAA, "10.2.5.0"), "A RRSIG NSEC HTTPS");
+    assert_eq!(
+        nsec("nrt.shop.cdn.example", rtype::TXT, "10.2.5.0"),
+        "A RRSIG NSEC HTTPS",
+        "it is the same to all"
+    );
+    assert!(nsec("cdn.example", rtype::TXT, "10.3.5.0").starts_with("A NS SOA AAAA RRSIG NSEC DNSKEY"));
+}
+
+#[test]
+fn what_denials_are_made_of_may_be_asked_for() {
+    let signed = Ask { dnssec: true, ..Ask::default() };
+    for (name, types) in [
+        ("shop.cdn.example", "A AAAA RRSIG NSEC HTTPS"),
+        ("txt.cdn.example", "TXT RRSIG NSEC"),
+        ("no.cdn.example", "RRSIG NSEC NXNAME"),
+    ] {
+        let wanted =
+            [format!("an {name} NSEC \\000.{name}. {types}"), format!("an {name} RRSIG over NSEC labels 3")];
+        assert_eq!(answer(name, rtype::NSEC, &signed), (rcode::NOERROR, wanted.to_vec()));
+    }
+    let (_, of_rrsig) = answer("shop.cdn.example", rtype::RRSIG, &signed);
+    assert_eq!(of_rrsig, answer("shop.cdn.example", rtype::ANY, &signed).1);
+    assert_eq!(of_rrsig[1], "an shop.cdn.example RRSIG over HINFO labels 3");
+    // Who wants no signatures is not told any, and that there are none is nothing to be proven.
+    for rtype in [rtype::NSEC, rtype::RRSIG] {
+        let (code, plain) = answer("shop.cdn.example", rtype, &Ask::default());
+        assert!(code == rcode::NOERROR && plain.len() == 1 && plain[0].contains(" SOA "), "{plain:?}");
+    }
+    for how in [signed, Ask::default()] {
+        let out = ask(&query("shop.cdn.example", rtype::NXNAME, &how), Transport::Udp).unwrap();
+        assert_eq!(u16::from(out[3] & 0xf), rcode::FORMERR, "RFC 9824 §3.5");
+    }
+}
+
+#[test]
 fn every_signature_covers_its_records() {
     // Each of the spare's addresses makes another set, whose signature is kept too: Tokyo's visitors get Frankfurt's two.
     for subnet in ["10.1.0.0", "10.2.0.0"] {
@@ -312,6 +376,9 @@ fn check_signatures(state: &State, subnet: &str, rounds: usize) {
         ("cdn.example", rtype::ANY),
         ("alias.cdn.example", rtype::A),
         ("no.cdn.example", rtype::A),
+        ("no.cdn.example", rtype::NSEC),
+        ("txt.cdn.example", rtype::NSEC),
+        ("txt.cdn.example", rtype::RRSIG),
         ("other.cdn.example", rtype::AAAA),
         ("other.both.cdn.example", rtype::TXT),
     ]
@@ -485,6 +552,13 @@ fn what_is_no_query_gets_what_it_deserves() {
     assert_eq!(changed(7, 1), Some(rcode::FORMERR));
     assert_eq!(changed(12, 0xc0), Some(rcode::FORMERR), "a compressed name");
     assert_eq!(ask(&good[..11], Transport::Udp), None);
+    let of_subnet = |address, bits| {
+        let how = Ask { subnet: Some((address, bits)), ..Ask::default() };
+        u16::from(ask(&query("shop.cdn.example", rtype::A, &how), Transport::Udp).unwrap()[3] & 0xf)
+    };
+    // Else the scope of IPv4's would be one of IPv6's first 24 bits, in which all mapped addresses lie.
+    assert_eq!(of_subnet("::ffff:10.1.0.0", 120), rcode::FORMERR, "IPv4 in IPv6's family");
+    assert_eq!([of_subnet("::fffe:0:0", 95), of_subnet("::", 120)], [rcode::NOERROR; 2]);
     assert_eq!(ask(&good[..20], Transport::Udp).map(|out| out.len()), Some(12));
     let version = good.len() - 5;
     assert_eq!(changed(version, 1), Some(0), "BADVERS has its upper bits in OPT");

@@ -93,13 +93,16 @@ fn answer_route(shared: &Shared, request: &Request, asker: Option<IpAddr>) -> An
     let state = Arc::clone(&shared.state.lock());
     let group: Vec<u16> = match request.parameter("site") {
         None => (0..state.world.pops.len() as u16).collect(),
-        Some(site) => match state.zone.sites.get(&*site) {
-            Some(group) => state.zone.groups[*group].clone(),
+        Some(site) => match state.snapshot.site_named(&site) {
+            Some(site) => {
+                let group = state.zone.sites.get(&site.name);
+                group.map_or_else(Vec::new, |group| state.zone.groups[*group].clone())
+            }
             None => return wrong(format!("no site is called {site:?}"), "the name of a [[site]]"),
         },
     };
     if group.is_empty() {
-        return Answer::json(503, &serde_json::json!({ "error": "the configuration has no PoP" }));
+        return Answer::json(503, &serde_json::json!({ "error": "there is no PoP to send anybody to" }));
     }
     let ranking = state.world.rank_client(ip, &group, &state.view);
     let spare = spare_of(&state.snapshot, &state.world, &ranking, &group, &state.view);

@@ -1,6 +1,6 @@
 //! What `/metrics` of a router shows, and where most of it is counted: `respond` and `measure` count by themselves.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Shared;
@@ -129,11 +129,9 @@ pub(super) fn render(shared: &Shared) -> String {
     for (why, count) in shared.measured.refused() {
         text.push_str(&format!("{}{{why=\"{why}\"}} {count}\n", SAMPLES_REFUSED.name));
     }
-    let edges = shared.probing.lock();
-    let mut edges: Vec<(&IpAddr, &bool)> = edges.iter().collect();
-    edges.sort();
     text.push_str(&EDGE_UP.head());
-    for (edge, up) in edges {
+    let state = Arc::clone(&shared.state.lock());
+    for (edge, up) in &state.up {
         text.push_str(&format!("{}{{edge=\"{edge}\"}} {}\n", EDGE_UP.name, u8::from(*up)));
     }
     text

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-use model::routing::{DNS_RATE, DNS_TTL};
+use model::routing::{DNS_RATE, DNS_TTL, ProbeKind};
 use model::steering::{Steering, Vote, network_of};
 use model::{Pop, Routing, Snapshot};
 
@@ -109,6 +109,13 @@ impl Planner {
         self.health.get(edge).is_some_and(EdgeHealth::is_down)
     }
 
+    /// Whether anything that is seen of an edge counts.
+    fn is_looked_at(&self, edge: &IpAddr) -> bool {
+        self.routing().probe.kind != ProbeKind::Off
+            && (self.health.contains_key(edge)
+                || self.routing().pops.iter().any(|pop| pop.edges.contains(edge)))
+    }
+
     /// The share of its visitors that each PoP gets, by its best edge, and whether anything has changed lately.
     fn standing(&self) -> (Vec<f64>, bool) {
         let now = self.now_ms();
@@ -196,13 +203,13 @@ impl Planner {
             self.demand.load(node, own, mbps, now);
         }
         let mut changes = 0;
-        let known = |edge: &IpAddr| world.pops.iter().any(|pop| pop.edges.contains(edge));
         for vote @ Vote { edge, down, .. } in &steering.votes {
             if let Some(own) = own {
                 self.mesh.take(own, vote, now);
             }
-            let is_known = self.health.contains_key(edge) || known(edge);
-            if is_known && self.health.entry(*edge).or_default().vote(observer_id(node), *down, now) {
+            if self.is_looked_at(edge)
+                && self.health.entry(*edge).or_default().vote(observer_id(node), *down, now)
+            {
                 self.tell_change(*edge);
                 changes += 1;
             }
@@ -233,7 +240,9 @@ impl Planner {
             let edges = if living.is_empty() { &pop.edges } else { &living };
             PopAnswers::new(pop, edges, ttl, dns.is_some_and(|dns| dns.https))
         });
+        let up = self.targets().edges.into_iter().map(|edge| (edge, !self.is_down(&edge)));
         let state = State {
+            up: up.collect(),
             tables: zone.groups.iter().map(|group| Table::build(&self.world, group, &view)).collect(),
             spares: zone
                 .groups
@@ -259,7 +268,8 @@ impl Planner {
     /// Takes what a probe saw; returns whether the edge went or came.
     fn take(&mut self, seen: Seen) -> bool {
         let now = self.now_ms();
-        let changed = self.health.entry(seen.edge).or_default().step(0, seen.good, now);
+        let changed = self.is_looked_at(&seen.edge)
+            && self.health.entry(seen.edge).or_default().step(0, seen.good, now);
         if changed {
             self.tell_change(seen.edge);
         }
@@ -331,7 +341,9 @@ impl Planner {
             self.mesh.move_to(&self.world);
         }
         let edges: Vec<IpAddr> = snapshot.routing.pops.iter().flat_map(|pop| pop.edges.clone()).collect();
-        self.health.retain(|edge, _| edges.contains(edge));
+        // What nobody looks at any more would stay for ever as it was seen last.
+        let is_probed = snapshot.routing.probe.kind != ProbeKind::Off;
+        self.health.retain(|edge, _| is_probed && edges.contains(edge));
         (self.snapshot, self.signer, self.serial) = (Arc::new(snapshot), signer, serial);
         Ok(())
     }
@@ -462,8 +474,6 @@ pub(super) fn run(
             // Whoever has asked may be gone.
             _ = answer.send(taken);
         }
-        let up = planner.targets().edges.into_iter().map(|edge| (edge, !planner.is_down(&edge)));
-        *shared.probing.lock() = up.collect();
     }
 }
 

@@ -136,6 +136,31 @@ fn another_cdn_that_cannot_be_one_is_refused_and_why() {
 }
 
 #[test]
+fn a_site_that_no_pop_would_serve_is_refused_where_there_is_a_zone() {
+    let (dns, rest) = TEXT[TEXT.find("[dns]").unwrap()..]
+        .split_at(TEXT.find("[probe]").unwrap() - TEXT.find("[dns]").unwrap());
+    let others = format!("{OTHER}{}", rest.replace("pops = [\"eu\"]\n", ""));
+    assert_eq!(Snapshot::parse_cluster(&others, "c.toml").diagnostics, []);
+    let parsed = Snapshot::parse_cluster(&format!("{dns}{others}"), "c.toml");
+    let [found] = &parsed.diagnostics[..] else { panic!("{:?}", parsed.diagnostics) };
+    assert_eq!(
+        (&*found.message, &*found.help),
+        (
+            "every PoP is another CDN, and this site names none: its visitors would be sent nowhere",
+            "name those that it may be served from, such as pops = [\"other\"]"
+        )
+    );
+}
+
+#[test]
+fn where_there_is_no_zone_a_pop_may_have_any_name() {
+    let (before, rest) = TEXT.split_at(TEXT.find("[dns]").unwrap());
+    let text = format!("{before}{}", &rest[rest.find("[probe]").unwrap()..]);
+    let text = text.replace("\"ams\"", "\"eu.FRA\"").replace("\"vir\"", "\"Fra\"");
+    assert_eq!(Snapshot::parse_cluster(&text, "c.toml").diagnostics, []);
+}
+
+#[test]
 fn what_cannot_be_routed_is_refused_with_its_place() {
     let check = |from: &str, to: &str, wanted: &str| {
         assert!(TEXT.contains(from), "{from}");
@@ -191,6 +216,23 @@ fn what_cannot_be_routed_is_refused_with_its_place() {
         "pops = [\"eu\"]",
         "pops = [\"eo\"]",
         "38: pops: no PoP and no region has the name \"eo\" (did you mean \"eu\"?)",
+    );
+    let long = format!("name = \"{}\"", "a".repeat(64));
+    for (name, cannot) in [("name = \"eu.ams\"", "eu.ams"), (&*long, &long[8..72])] {
+        let wanted = format!(
+            "17: the PoP's name {cannot:?} is no label of DNS, which it has to be in POP.ZONE (write at most 63 letters, digits, \"-\" and \"_\")"
+        );
+        check("name = \"ams\"", name, &wanted);
+    }
+    check(
+        "name = \"ams\"",
+        "name = \"VIR\"",
+        "17: the PoPs \"vir\" and \"VIR\" have one name in DNS, where case says nothing (rename one)",
+    );
+    check(
+        "[probe]",
+        "[[site]]\nname = \"SHOP\"\ndomains = \"b.example\"\norigin = \"https://b.example\"\n\n[probe]",
+        "40: the sites \"SHOP\" and \"shop\" have one name in DNS, where case says nothing (rename one)",
     );
     check("\"15ms\"", "\"2s\"", "26: spare_within is \"2s\"; it may be \"1ms\" to \"1s\" ()");
     check(
