@@ -347,4 +347,4 @@ async fn exchange(stream: TcpStream, router: axum::Router) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

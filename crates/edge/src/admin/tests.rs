@@ -34,8 +34,8 @@ impl Configuration for Paper {
     }
 }
 
-struct World {
-    handle: Arc<Handle>,
+pub(crate) struct World {
+    pub(crate) handle: Arc<Handle>,
     admin: Admin,
 }
 
@@ -61,7 +61,7 @@ fn world_of(snapshot: Snapshot) -> World {
     world_in(None, snapshot)
 }
 
-fn world_in(state: Option<PathBuf>, mut snapshot: Snapshot) -> World {
+pub(crate) fn world_in(state: Option<PathBuf>, mut snapshot: Snapshot) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
