@@ -380,6 +380,25 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
     });
 }
 
+/// Tells the observer of a request whose visitor has left before there was an answer.
+pub(crate) fn emit_gone(worker: &Worker, request: &Request, at: RuleAt) {
+    let told = Told {
+        status: 0,
+        head: Head::Own(Fields::new()),
+        note: Note::of(Why::ClientGone),
+        age: None,
+        rule: Some(at),
+        origin: None,
+    };
+    let sent = Sent {
+        head_bytes: 0,
+        body_bytes: 0,
+        received_bytes: request.received_bytes.get(),
+        first_byte: request.started.elapsed(),
+    };
+    emit(worker, request, &told, Why::ClientGone, &sent);
+}
+
 /// What of the request chose this answer among others of its URL: by Vary, and by what its rule puts into the key. Empty, and
 /// without an allocation, for most.
 fn selectors(worker: &Worker, request: &Request, told: &Told) -> Vec<(Box<str>, u32)> {

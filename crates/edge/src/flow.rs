@@ -265,6 +265,11 @@ impl Flow {
         matches!(self.step, Step::Pass { why: Why::Upgrade })
     }
 
+    /// By which rule it answers.
+    pub(crate) fn at(&self) -> RuleAt {
+        self.at.clone()
+    }
+
     /// Interim responses that come while the flow waits.
     pub(crate) fn interim(&self) -> Interim {
         self.interim.clone()

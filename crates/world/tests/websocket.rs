@@ -165,6 +165,34 @@ fn a_tunnel_over_http11_is_counted_when_it_has_ended() {
     wait_until("the tunnel's bytes to be counted", || registry.render().contains(counted));
 }
 
+/// Waits until one request of the site has been told so.
+fn told(play: &mut Play, outcome: &str, why: &str) {
+    let registry = play.handle().registry().clone();
+    let told = format!("perigee_requests_total{{site=\"site\",outcome=\"{outcome}\",why=\"{why}\"}} 1\n");
+    wait_until(&told, || registry.render().contains(&told));
+}
+
+#[test]
+fn a_visitor_who_leaves_before_the_origin_agrees_is_told_of() {
+    let (mut play, origin) = stage("", |mut stream| {
+        let asked = read_head(&mut stream).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        asked
+    });
+    let client = play.http2();
+    client.wait(async |mut requests: SendRequest<Bytes>| {
+        let (response, mut say) = requests.send_request(connect("websocket"), false).unwrap();
+        // The stream is there before it is reset: it is answered in order with one that is asked later.
+        let (other, _) =
+            requests.send_request(Request::get("https://none.invalid/").body(()).unwrap(), true).unwrap();
+        drop(other.await);
+        say.send_reset(Reason::CANCEL);
+        assert!(response.await.is_err());
+    });
+    origin.join().unwrap();
+    told(&mut play, "error", "client-gone");
+}
+
 #[test]
 fn an_origin_that_ends_the_tunnel_ends_the_stream() {
     let (mut play, origin) = stage("", |mut stream| {

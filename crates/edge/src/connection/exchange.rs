@@ -15,10 +15,11 @@ use semantics::{Fields, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body, Head, Note};
+use crate::answer::{Answer, Body};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
+use crate::loaded::RuleAt;
 use crate::origin::{BodyPart, RequestBody};
 use crate::pieces::{BrokenOff, Piece, Pieces};
 use crate::refusal::Refusal;
@@ -130,6 +131,17 @@ pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
     }
 }
 
+/// The answer to a request whose content is longer than may be by its own word; `None` when it is not.
+pub(super) fn too_long(worker: &Worker, request: &Request, framing: Framing) -> Option<Answer> {
+    let most = worker.limits().body_bytes_max.0;
+    if !matches!(framing, Framing::Length(length) if length > most) {
+        return None;
+    }
+    worker.count_limit(Limit::BodyBytes);
+    let rule = RuleAt::of(worker.loaded(), request);
+    Some(Answer { rule, ..Refusal::BodyTooLarge(most).answer(request) })
+}
+
 /// One request and its answer.
 pub(super) struct Exchange {
     worker: Rc<Worker>,
@@ -187,22 +199,8 @@ impl Exchange {
             }
         });
         let mut answering = pin!(async {
-            match self.wait(flow, body, outgoing).await {
-                Ok(answer) => self.send(answer, outgoing).await,
-                Err(Gone) => {
-                    let note = Note::of(Why::ClientGone);
-                    let told = deliver::Told {
-                        status: 0,
-                        head: Head::Own(Fields::new()),
-                        note,
-                        age: None,
-                        rule: None,
-                        origin: None,
-                    };
-                    self.emit(&told, Why::ClientGone, 0, 0);
-                    Err(Gone)
-                }
-            }
+            let answer = self.wait(flow, body, outgoing).await?;
+            self.send(answer, outgoing).await
         });
         poll_fn(|context| {
             is_uploading = is_uploading && uploading.as_mut().poll(context).is_pending();
@@ -211,14 +209,14 @@ impl Exchange {
         .await
     }
 
-    /// Waits for the flow's answer, passing interim responses on.
+    /// Waits for the flow's answer, passing interim responses on. Who leaves meanwhile is told of here.
     async fn wait(
         &self,
         flow: Box<Flow>,
         body: RequestBody,
         outgoing: &mut impl Outgoing,
     ) -> Result<Answer, Gone> {
-        let interim = flow.interim();
+        let (interim, at) = (flow.interim(), flow.at());
         let mut answering = pin!(flow.finish(body));
         loop {
             let next = poll_fn(|context| {
@@ -234,11 +232,17 @@ impl Exchange {
             for (status, fields) in interim.take() {
                 outgoing.send_interim(status, &fields);
             }
-            if let Some(answer) = next? {
+            let Ok(next) = next else {
+                deliver::emit_gone(&self.worker, &self.request, at);
+                return Err(Gone);
+            };
+            if let Some(answer) = next {
                 self.is_answered.set(true);
                 return Ok(match (answer.note.why, self.fault.take()) {
                     // An upload that broke off is the visitor's fault, whatever the origin made of it.
-                    (Why::ClientGone, Some(refusal)) => refusal.answer(&self.request),
+                    (Why::ClientGone, Some(refusal)) => {
+                        Answer { rule: answer.rule, ..refusal.answer(&self.request) }
+                    }
                     _ => answer,
                 });
             }

@@ -34,6 +34,7 @@ use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
+use super::exchange::too_long;
 use super::halves::{Reader, Trailers, Unwritten, Writer};
 use super::stream::{Io, Stream};
 use super::{Gone, TUNNEL_IDLE, Visitor};
@@ -306,16 +307,15 @@ impl Connection<'_> {
         expects_continue: bool,
         after: After,
     ) -> Result<After, Gone> {
-        let limits = self.worker.limits();
         let length = match framing {
             Framing::Length(length) => Some(length),
             Framing::Chunked | Framing::None => None,
         };
-        if length.is_some_and(|length| length > limits.body_bytes_max.0) {
-            self.refuse(Refusal::BodyTooLarge(limits.body_bytes_max.0)).await?;
-            return Ok(After::Close);
-        }
-        let flow = match Flow::begin(&self.worker, request) {
+        let begun = match too_long(&self.worker, request, framing) {
+            Some(answer) => Begun::Answer(answer),
+            None => Flow::begin(&self.worker, request),
+        };
+        let flow = match begun {
             Begun::Waiting(flow) => flow,
             Begun::Answer(answer) => {
                 // Answered without looking at the body: it is not read, so the connection cannot go on.
@@ -324,8 +324,12 @@ impl Connection<'_> {
                 return Ok(After::Close);
             }
         };
-        if expects_continue && request.protocol == Protocol::Http11 {
-            self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
+        if expects_continue
+            && request.protocol == Protocol::Http11
+            && self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await.is_err()
+        {
+            deliver::emit_gone(&self.worker, request, flow.at());
+            return Err(Gone);
         }
         let fault = Cell::new(None);
         let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
@@ -416,13 +420,15 @@ async fn answer_later(
     let answer = wait(writer, worker, request, flow, body).await?;
     // An upload that broke off is the visitor's fault, whatever the origin made of it.
     let (answer, after) = match (answer.note.why, fault.take()) {
-        (Why::ClientGone, Some(refusal)) => (refusal.answer(request), After::Close),
+        (Why::ClientGone, Some(refusal)) => {
+            (Answer { rule: answer.rule, ..refusal.answer(request) }, After::Close)
+        }
         _ => (answer, after),
     };
     respond(writer, worker, request, answer, after).await
 }
 
-/// Waits for the flow's answer, passing interim responses on.
+/// Waits for the flow's answer, passing interim responses on. Who leaves meanwhile is told of here.
 async fn wait(
     writer: &mut Writer<'_>,
     worker: &Worker,
@@ -430,7 +436,7 @@ async fn wait(
     flow: Box<Flow>,
     body: RequestBody,
 ) -> Result<Answer, Gone> {
-    let interim = flow.interim();
+    let (interim, at) = (flow.interim(), flow.at());
     let mut answering = pin!(flow.finish(body));
     loop {
         let next = poll_fn(|context| match answering.as_mut().poll(context) {
@@ -439,8 +445,9 @@ async fn wait(
         });
         let next = next.await;
         let responses = interim.take();
-        if request.protocol == Protocol::Http11 {
-            writer.write_interim(worker, responses).await?;
+        if request.protocol == Protocol::Http11 && writer.write_interim(worker, responses).await.is_err() {
+            deliver::emit_gone(worker, request, at);
+            return Err(Gone);
         }
         if let Some(answer) = next {
             return Ok(answer);

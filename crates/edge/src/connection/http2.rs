@@ -31,12 +31,11 @@ use crate::flow::{Begun, Flow};
 use crate::h1::body::Framing;
 use crate::intake::{self, Intake, Parts};
 use crate::origin::{BodyPart, fields_of, header_map};
-use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
 use crate::tiers;
 use crate::worker::{Turn, Watch, Worker};
 
-use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
+use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, too_long, whole_body};
 use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
@@ -305,11 +304,8 @@ impl Streams {
             }
         };
         let request = Rc::new(request);
-        let limits = worker.limits();
-        if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
-            let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
-            worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering, watch);
+        if let Some(answer) = too_long(worker, &request, framing) {
+            return self.answer(request, answer, answering, watch);
         }
         match Flow::begin(worker, &request) {
             Begun::Answer(answer) => self.answer(request, answer, answering, watch),
