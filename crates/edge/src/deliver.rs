@@ -143,6 +143,11 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
             out.extend_from_slice(STRICT_TRANSPORT);
         }
     }
+    // What is stored has one.
+    let has_date = match (&edited, &answer.head) {
+        (Some(fields), Head::Own(_)) | (None, Head::Own(fields)) => fields.contains("date"),
+        (_, Head::Stored(_) | Head::Negotiated(..)) => true,
+    };
     let mut alt_svc = request.alt_svc;
     match (edited, &answer.head) {
         (Some(fields), _) => {
@@ -153,6 +158,12 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
         (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
         (None, Head::Negotiated(stored, form)) => coding::write_head(out, stored.head(), *form),
         (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
+    }
+    if !has_date {
+        // RFC 9110 §6.6.1.
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(semantics::date::format(request.now).as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     match alt_svc {
         Some(AltSvc::Http3(port)) => {

@@ -413,3 +413,31 @@ fn a_visitor_who_cannot_be_told_of_progress_is_told_of() {
     gate.open();
     told(&mut play, "site", "error", "client-gone");
 }
+
+#[test]
+fn what_the_edge_says_itself_has_a_date() {
+    let mut play = play();
+    play.site("[[site.rule]]\npath = \"/old\"\nredirect = { to = \"/new\" }\n");
+    let client = play.visitor();
+    let answers = [
+        client.get("/old").expect(301),
+        client.ask("TRACE", "/a").expect(405),
+        client.get("/a").header("Cache-Control", "only-if-cached").expect(504),
+    ];
+    for answer in answers {
+        let dates =
+            answer.response().head.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"date"));
+        assert_eq!(dates.count(), 1, "{:?}", answer.response().head);
+    }
+}
+
+#[test]
+fn the_beacon_says_what_may_be_asked_of_it() {
+    let mut play = play();
+    play.site("rum = true");
+    let client = play.visitor();
+    client.head("/.perigee/beacon.js").expect(200).header("Content-Type", "text/javascript").body("");
+    client.ask("PUT", "/.perigee/beacon.js").expect(405).header("Allow", "GET, HEAD");
+    client.ask("PUT", "/.perigee/beacon").expect(405).header("Allow", "GET, HEAD, POST");
+    play.origin_saw_nothing();
+}
