@@ -165,6 +165,36 @@ fn a_tunnel_over_http11_is_counted_when_it_has_ended() {
     wait_until("the tunnel's bytes to be counted", || registry.render().contains(counted));
 }
 
+#[test]
+fn how_a_tunnel_over_http11_broke_off_is_told() {
+    if speaks_http2() {
+        return;
+    }
+    let ask = "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+    let (mut play, origin) = stage("", |mut stream| {
+        agree(&mut stream);
+        stream.read_exact(&mut [0]).unwrap();
+        // What was not read makes the close a reset.
+    });
+    let mut talk = play.visitor().connect();
+    talk.say(ask).expect_head(101);
+    talk.say("more than one");
+    talk.rest();
+    origin.join().unwrap();
+    told(&mut play, "error", "origin-protocol");
+
+    let (mut play, origin) = stage("", |mut stream| {
+        agree(&mut stream);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut talk = play.visitor().connect();
+    talk.say(ask).expect_head(101);
+    talk.reset();
+    origin.join().unwrap();
+    told(&mut play, "error", "client-gone");
+}
+
 /// Waits until one request of the site has been told so.
 fn told(play: &mut Play, outcome: &str, why: &str) {
     let registry = play.handle().registry().clone();

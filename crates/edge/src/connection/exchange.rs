@@ -45,11 +45,19 @@ const TUNNEL_GOODBYE: Duration = Duration::from_secs(5);
 
 /// The content of a request.
 pub(super) trait Incoming {
-    /// The next bytes, never none, or the end with its trailers.
-    async fn part(&mut self) -> Result<BodyPart, Gone>;
+    /// The next bytes, never none, or the end with its trailers. Loses nothing by being dropped.
+    async fn part(&mut self) -> Result<BodyPart, Ended>;
 
     /// So many bytes have been passed on: the visitor may send more.
     fn passed_on(&mut self, length: usize);
+}
+
+/// Why no more of a content comes, before its end.
+pub(super) enum Ended {
+    /// The visitor is gone, or has broken it off.
+    Gone,
+    /// It breaks the rules.
+    Bad(Refusal),
 }
 
 /// The way of an answer.
@@ -114,6 +122,35 @@ impl From<Gone> for Fault {
     }
 }
 
+impl From<Ended> for Fault {
+    fn from(_: Ended) -> Self {
+        Fault::Visitor
+    }
+}
+
+/// What an origin gets of a content that is framed so, and where it comes from.
+pub(super) fn passing_on(framing: Framing) -> (mpsc::Sender<std::io::Result<BodyPart>>, RequestBody) {
+    let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Chunked | Framing::None => None,
+    };
+    (sender, RequestBody::Stream { parts, length })
+}
+
+/// Why a tunnel has ended, and counts that it was silent for too long, if it was (`None`).
+pub(super) fn why_ended(worker: &Worker, told: &deliver::Told, ended: Option<&Result<(), Fault>>) -> Why {
+    match ended {
+        Some(Ok(())) => told.note.why,
+        Some(Err(Fault::Tunnel | Fault::Origin(_))) => Why::OriginProtocol,
+        Some(Err(Fault::Visitor)) => Why::ClientGone,
+        None => {
+            worker.count_limit(Limit::IdleTime);
+            Why::ClientGone
+        }
+    }
+}
+
 /// The whole content of an answer that needs no waiting; `None` when it does.
 pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
     if deliver::has_no_content(request, answer) {
@@ -144,12 +181,12 @@ pub(super) fn too_long(worker: &Worker, request: &Request, framing: Framing) -> 
 
 /// One request and its answer.
 pub(super) struct Exchange {
-    worker: Rc<Worker>,
-    request: Rc<Request>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) request: Rc<Request>,
     /// What is wrong with the content that the visitor sends.
-    fault: Cell<Option<Refusal>>,
+    pub(super) fault: Cell<Option<Refusal>>,
     /// Whether there is an answer, whatever is still to come of the content.
-    is_answered: Cell<bool>,
+    pub(super) is_answered: Cell<bool>,
     /// When the head was handed over, since the request's begin.
     first_byte: Cell<Option<Duration>>,
 }
@@ -181,12 +218,8 @@ impl Exchange {
         let (body, upload) = match framing {
             Framing::None => (RequestBody::Empty, None),
             Framing::Length(_) | Framing::Chunked => {
-                let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
-                let length = match framing {
-                    Framing::Length(length) => Some(length),
-                    Framing::Chunked | Framing::None => None,
-                };
-                (RequestBody::Stream { parts, length }, Some(Box::pin(self.upload(content, sender))))
+                let (sender, body) = passing_on(framing);
+                (body, Some(Box::pin(self.upload(content, sender))))
             }
         };
         let mut is_uploading = upload.is_some();
@@ -250,7 +283,11 @@ impl Exchange {
     }
 
     /// Passes the request's content on until it is complete, refused, or nobody wants it any more.
-    async fn upload(&self, mut content: impl Incoming, sender: mpsc::Sender<std::io::Result<BodyPart>>) {
+    pub(super) async fn upload(
+        &self,
+        mut content: impl Incoming,
+        sender: mpsc::Sender<std::io::Result<BodyPart>>,
+    ) {
         let limits = self.worker.limits();
         let watch = self.worker.watch();
         let mut total = 0;
@@ -268,7 +305,11 @@ impl Exchange {
                     }
                 }
                 Some(Ok(end)) => Ok(end),
-                Some(Err(Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(Err(Ended::Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(Err(Ended::Bad(refusal))) => {
+                    self.fault.set(Some(refusal));
+                    Err(std::io::ErrorKind::InvalidData.into())
+                }
                 None => {
                     self.worker.count_limit(Limit::BodyTime);
                     self.fault.set(Some(Refusal::BodyTimeout));
@@ -296,7 +337,7 @@ impl Exchange {
         &self,
         content: &mut impl Incoming,
         watch: &Watch,
-    ) -> Option<Result<BodyPart, Gone>> {
+    ) -> Option<Result<BodyPart, Ended>> {
         loop {
             match self.is_answered.get() {
                 true => watch.clear(),
@@ -374,15 +415,7 @@ impl Exchange {
         };
         let ended = watch.within(pin!(ended)).await;
         let body_bytes = sender.sent;
-        let why = match ended {
-            Some(Ok(())) => told.note.why,
-            Some(Err(Fault::Tunnel | Fault::Origin(_))) => Why::OriginProtocol,
-            Some(Err(Fault::Visitor)) => Why::ClientGone,
-            None => {
-                self.worker.count_limit(Limit::IdleTime);
-                Why::ClientGone
-            }
-        };
+        let why = why_ended(&self.worker, &told, ended.as_ref());
         self.emit(&told, why, head_bytes, body_bytes);
         if !matches!(ended, Some(Ok(()))) {
             outgoing.reset(Fault::Tunnel);

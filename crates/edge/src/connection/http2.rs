@@ -35,7 +35,7 @@ use crate::request::{Protocol, Request};
 use crate::tiers;
 use crate::worker::{Turn, Watch, Worker};
 
-use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, too_long, whole_body};
+use super::exchange::{Ended, Exchange, Fault, Follows, Incoming, Outgoing, too_long, whole_body};
 use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
@@ -392,11 +392,11 @@ impl Drop for Running {
 struct Content(RecvStream);
 
 impl Incoming for Content {
-    async fn part(&mut self) -> Result<BodyPart, Gone> {
+    async fn part(&mut self) -> Result<BodyPart, Ended> {
         match self.0.data().await {
-            Some(piece) => piece.map(BodyPart::Data).map_err(|_| Gone),
+            Some(piece) => piece.map(BodyPart::Data).map_err(|_| Ended::Gone),
             None => {
-                let trailers = self.0.trailers().await.map_err(|_| Gone)?;
+                let trailers = self.0.trailers().await.map_err(|_| Ended::Gone)?;
                 Ok(BodyPart::End(trailers.map_or(Fields::new(), |lines| fields_of(&lines))))
             }
         }
