@@ -184,6 +184,28 @@ fn a_purge_answers_the_position_that_is_in_force() {
 }
 
 #[test]
+fn while_a_purge_waits_others_are_answered() {
+    let world = world();
+    std::thread::scope(|scope| {
+        let waiting = world.handle.shared.purge_log.lock();
+        let purge = scope.spawn(|| world.ask("POST /v1/purge", r#"{"everything":true}"#).0);
+        // Whether it waits yet shows in what it holds.
+        let begin = Instant::now();
+        while world.handle.shared.past.try_lock().is_some() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the purge never begins");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for start in ["GET /healthz", "GET /metrics"] {
+            assert_eq!(world.send(start, "Host: localhost\r\n", "").0, 200, "{start}");
+        }
+        assert_eq!(world.ask("GET /v1/status", "").0, 200);
+        assert!(!purge.is_finished());
+        drop(waiting);
+        assert_eq!(purge.join().unwrap(), 200);
+    });
+}
+
+#[test]
 fn errors_are_json_with_what_was_wanted() {
     let world = world();
     for (start, body, wanted) in [
