@@ -56,7 +56,7 @@ pub(crate) use budget::{Askers, BudgetReport};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
-pub(crate) use shared::OriginsShared;
+pub(crate) use shared::{Named, OriginsShared};
 pub(crate) use turns::{Heard, WORDS_MAX};
 
 /// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.
