@@ -62,17 +62,24 @@ fn serve() -> SocketAddr {
     address
 }
 
-#[test]
-fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
+/// Gives `test` a browser for which `shop.test` is [`serve`]'s, if one is installed.
+fn with_browser(test: impl AsyncFnOnce(&Browser)) {
     if browser::find().is_none() {
         eprintln!("no Chromium is installed: nothing was tested");
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let server = serve();
-        let options = Options { hosts: vec![("shop.test".into(), server)], ..Options::default() };
+        let options = Options { hosts: vec![("shop.test".into(), serve())], ..Options::default() };
         let browser = Browser::launch(&options).await.unwrap();
+        test(&browser).await;
+        browser.close().await;
+    });
+}
+
+#[test]
+fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
+    with_browser(async |browser| {
         assert!(browser.version().contains('/'), "{}", browser.version());
         let mut page = browser.new_page().await.unwrap();
         let visit = page.visit("http://shop.test/old", PATIENCE).await.unwrap();
@@ -103,20 +110,12 @@ fn a_visit_tells_requests_paints_and_what_the_next_one_spares() {
         let refused = fresh.visit("http://127.0.0.1:1/", PATIENCE).await.unwrap();
         assert!(refused.exchanges[0].failure.as_deref().unwrap().starts_with("net::"), "{refused:?}");
         assert!(fresh.evaluate("nothing.at.all").await.is_err());
-        browser.close().await;
     });
 }
 
 #[test]
 fn what_never_ends_has_no_time_and_frames_are_not_the_page() {
-    if browser::find().is_none() {
-        eprintln!("no Chromium is installed: nothing was tested");
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let options = Options { hosts: vec![("shop.test".into(), serve())], ..Options::default() };
-        let browser = Browser::launch(&options).await.unwrap();
+    with_browser(async |browser| {
         let mut page = browser.new_page().await.unwrap();
         let visit = page.visit("http://shop.test/framed", PATIENCE).await.unwrap();
         assert!(visit.exchanges.iter().any(|one| one.url.ends_with("/gone") && one.status == 404));
@@ -137,20 +136,12 @@ fn what_never_ends_has_no_time_and_frames_are_not_the_page() {
         assert!(!visit.is_complete && visit.ttfb_ms.is_some());
         assert_eq!(visit.load_ms, None, "the page has not loaded");
         page.close().await.unwrap();
-        browser.close().await;
     });
 }
 
 #[test]
 fn a_film_shows_what_was_to_be_seen_and_measures_the_same() {
-    if browser::find().is_none() {
-        eprintln!("no Chromium is installed: nothing was tested");
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let options = Options { hosts: vec![("shop.test".into(), serve())], ..Options::default() };
-        let browser = Browser::launch(&options).await.unwrap();
+    with_browser(async |browser| {
         let mut page = browser.new_page().await.unwrap();
         let (visit, frames) = page.film("http://shop.test/", PATIENCE).await.unwrap();
         assert!(visit.is_complete && visit.fcp_ms.is_some(), "{visit:?}");
@@ -159,6 +150,5 @@ fn a_film_shows_what_was_to_be_seen_and_measures_the_same() {
         assert!(frames.iter().all(|frame| frame.jpeg.starts_with("/9j/") && frame.jpeg.len() < 100_000));
         let (_, none) = page.film("http://gone.test/", PATIENCE).await.unwrap();
         assert!(none.is_empty(), "what cannot be had shows nothing");
-        browser.close().await;
     });
 }

@@ -12,6 +12,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use world::cluster::{Cluster, Shape};
+use world::draw::Draw;
 
 const RATE: u64 = 12;
 const IN_FLIGHT: usize = 6;
@@ -152,27 +153,10 @@ const OBJECTS: usize = 300;
 const VISITORS: usize = 14;
 const ROUNDS: u64 = 10;
 
-/// A small generator: the same seed, the same draws (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// A rank by Zipf's law with the exponent 0.9: the sums of its weights are given.
-    fn rank(&mut self, sums: &[f64]) -> usize {
-        let drawn = (self.next() >> 11) as f64 / (1_u64 << 53) as f64 * sums[sums.len() - 1];
-        sums.partition_point(|sum| *sum < drawn)
-    }
+/// A rank by Zipf's law with the exponent 0.9: the sums of its weights are given.
+fn rank(draw: &mut Draw, sums: &[f64]) -> usize {
+    let drawn = (draw.next() >> 11) as f64 / (1_u64 << 53) as f64 * sums[sums.len() - 1];
+    sums.partition_point(|sum| *sum < drawn)
 }
 
 /// What visitors know of the storm.
@@ -196,7 +180,7 @@ struct Storm {
 impl Storm {
     fn visit(&self, mut draw: Draw) {
         while !self.is_over.load(Ordering::SeqCst) {
-            let (at, object) = (draw.below(self.edges.len() as u64) as usize, draw.rank(&self.sums));
+            let (at, object) = (draw.below(self.edges.len()), rank(&mut draw, &self.sums));
             let state = || (self.troubles[at].load(Ordering::SeqCst), self.purges.load(Ordering::SeqCst));
             let before = state();
             let kept = self.kept[at][object].load(Ordering::SeqCst);
@@ -230,7 +214,7 @@ impl Storm {
                         .push(format!("edge {at} took {took:?} for {object}: {answer}"));
                 }
             }
-            sleep(Duration::from_millis(2 + draw.below(10)));
+            sleep(Duration::from_millis(2 + draw.below(10) as u64));
         }
     }
 
@@ -352,8 +336,8 @@ fn purge(cluster: &Cluster, storm: &Storm, is_soft: bool) {
 
 /// One round: something is purged, or stands still, or is killed.
 fn disturb(cluster: &mut Cluster, storm: &Storm, draw: &mut Draw) {
-    let at = draw.below(storm.edges.len() as u64) as usize;
-    let pause = Duration::from_millis(500 + draw.below(2_500));
+    let at = draw.below(storm.edges.len());
+    let pause = Duration::from_millis(500 + draw.below(2_500) as u64);
     match draw.below(6) {
         0 => purge(cluster, storm, false),
         1 => purge(cluster, storm, true),

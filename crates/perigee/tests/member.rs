@@ -33,6 +33,7 @@ use rcgen::{
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 use trust::{EnrolmentToken, Identity, Peer, Role, fingerprint, text_hash, verify};
+use world::edges::read_head;
 use world::scratch::Scratch;
 
 /// Longest wait for a state that must come.
@@ -83,7 +84,7 @@ impl Origin {
 
 fn serve(mut stream: TcpStream, generation: &AtomicU32, seen: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some(head) = read_head(&mut reader) {
+    while let Ok(head) = read_head(&mut reader) {
         let path = head.split(' ').nth(1).unwrap().to_owned();
         let generation = generation.load(Ordering::SeqCst);
         let etag = format!("\"{generation}\"");
@@ -105,17 +106,6 @@ fn serve(mut stream: TcpStream, generation: &AtomicU32, seen: &Mutex<Vec<String>
             return;
         }
     }
-}
-
-fn read_head(reader: &mut impl BufRead) -> Option<String> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        match reader.read_line(&mut head) {
-            Ok(0) | Err(_) => return None,
-            Ok(_) => {}
-        }
-    }
-    Some(head)
 }
 
 // --- Control ---

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use world::edges::read_head;
 use world::play::{Http2, Http3, Identity, Pieces, Quic};
 
 /// Longest wait for a state that must come.
@@ -68,7 +69,7 @@ fn large() -> &'static [u8] {
 
 fn serve(mut stream: TcpStream, seen: &Mutex<std::collections::HashMap<String, usize>>, finish: &AtomicBool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some(head) = read_head(&mut reader) {
+    while let Ok(head) = read_head(&mut reader) {
         let path = head.split(' ').nth(1).unwrap().to_owned();
         let count = {
             let mut seen = seen.lock().unwrap();
@@ -109,17 +110,6 @@ fn serve(mut stream: TcpStream, seen: &Mutex<std::collections::HashMap<String, u
 
 // --- Visitors ---
 
-fn read_head(reader: &mut impl BufRead) -> Option<String> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        match reader.read_line(&mut head) {
-            Ok(0) | Err(_) => return None,
-            Ok(_) => {}
-        }
-    }
-    Some(head)
-}
-
 struct Visitor {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
@@ -140,7 +130,7 @@ impl Visitor {
 
     /// The body, and whether the connection may be used again.
     fn read(&mut self) -> std::io::Result<(String, bool)> {
-        let head = read_head(&mut self.reader).ok_or(ErrorKind::UnexpectedEof)?.to_ascii_lowercase();
+        let head = read_head(&mut self.reader)?.to_ascii_lowercase();
         if !head.starts_with("http/1.1 200") {
             return Err(std::io::Error::other(head));
         }

@@ -453,21 +453,26 @@ fn after_an_unsafe_request_nobody_gets_slices_of_an_older_fill() {
 
 // --- Visitors who leave or are slow ---
 
-#[test]
-fn what_came_for_a_visitor_who_left_is_of_use() {
-    let body = content(1, 40 * MIB);
+/// A play whose only visitor has left, and whose origin has given him this much of the file before, the rest afterwards.
+fn abandoned_at(at: usize, body: &[u8]) -> Play {
     let gate = Gate::new();
     let mut play = play_with_disk("1MiB");
     play.origin(|o| {
         let reply = o.get("/file").header(FRESH.0, FRESH.1).header("ETag", "\"1\"");
-        reply.hold_at(3 * MIB + 10, &gate).file(&body);
+        reply.hold_at(at, &gate).file(body);
     });
-    let client = play.visitor();
-    let mut first = client.get("/file").begin();
+    let mut first = play.visitor().get("/file").begin();
     first.expect_head(200);
     gate.wait_reached();
     first.reset();
     gate.open();
+    play
+}
+
+#[test]
+fn what_came_for_a_visitor_who_left_is_of_use() {
+    let body = content(1, 40 * MIB);
+    let mut play = abandoned_at(3 * MIB + 10, &body);
     let handle = play.handle();
     wait_until("the fetch to end", || handle.status().flights == 0 && handle.status().connections == 0);
     play.written();
@@ -489,19 +494,8 @@ fn what_came_for_a_visitor_who_left_is_of_use() {
 #[test]
 fn what_is_almost_there_is_fetched_to_its_end_though_its_visitor_left() {
     let body = content(1, 8 * MIB);
-    let gate = Gate::new();
-    let mut play = play_with_disk("1MiB");
-    play.origin(|o| {
-        let reply = o.get("/file").header(FRESH.0, FRESH.1).header("ETag", "\"1\"");
-        reply.hold_at(MIB, &gate).file(&body);
-    });
-    let client = play.visitor();
-    let mut first = client.get("/file").begin();
-    first.expect_head(200);
-    gate.wait_reached();
-    first.reset();
-    gate.open();
-    client.get("/file").expect(200).body(&body);
+    let mut play = abandoned_at(MIB, &body);
+    play.client(|c| c.get("/file").expect(200).body(&body));
     play.written().restart().client(|c| c.get("/file").expect(200).body(&body).why("fresh"));
 }
 

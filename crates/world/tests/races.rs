@@ -492,6 +492,12 @@ fn each_has(talks: &mut [Talk], part: &str) -> Vec<Head> {
     heads.collect()
 }
 
+/// Each answer ends with this.
+#[track_caller]
+fn each_ends(talks: &mut [Talk], heads: &[Head], rest: &str) {
+    talks.iter_mut().zip(heads).for_each(|(talk, head)| _ = talk.finish(head).body(rest));
+}
+
 /// An answer that varies no longer is for all who wait for it, and for all who come while it streams in.
 #[test]
 fn an_answer_that_varies_no_longer_is_for_all() {
@@ -516,9 +522,7 @@ fn an_answer_that_varies_no_longer_is_for_all() {
     heads.extend(each_has(&mut later, "for "));
     rest.open();
     talks.extend(later);
-    for (talk, head) in talks.iter_mut().zip(&heads) {
-        talk.finish(head).body("all");
-    }
+    each_ends(&mut talks, &heads, "all");
     assert_eq!(asked_for_a(&mut play), 2);
 }
 
@@ -551,12 +555,8 @@ fn an_answer_that_varies_on_something_else_is_for_those_who_agree_in_that() {
     small.extend(later);
     let large_heads = each_has(&mut large, "lar");
     rest.open();
-    for (talk, head) in small.iter_mut().zip(&small_heads) {
-        talk.finish(head).body("ll");
-    }
-    for (talk, head) in large.iter_mut().zip(&large_heads) {
-        talk.finish(head).body("ge");
-    }
+    each_ends(&mut small, &small_heads, "ll");
+    each_ends(&mut large, &large_heads, "ge");
     assert_eq!(asked_for_a(&mut play), 3);
 }
 
@@ -612,9 +612,7 @@ fn an_answer_in_the_preferred_language_is_for_all_who_prefer_it() {
     head.open();
     let heads = each_has(&mut talks, "ne");
     rest.open();
-    for (talk, head) in talks.iter_mut().zip(&heads) {
-        talk.finish(head).body("u");
-    }
+    each_ends(&mut talks, &heads, "u");
     assert_eq!(asked_for_a(&mut play), 2);
 }
 

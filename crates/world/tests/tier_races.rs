@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use model::change::What;
 use parking_lot::{Mutex, RwLock};
+use world::draw::Draw;
 use world::edges::{CountingOrigin, Edges, Place, get, reply};
 
 const PLACES: [Place; 5] =
@@ -21,23 +22,6 @@ const OBJECTS: usize = 12;
 const VISITORS: usize = 6;
 /// Requests of all visitors together, in an ordinary run.
 const REQUESTS: usize = 4_000;
-
-/// A small generator: the same seed, the same draws (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-}
 
 /// What is true.
 #[derive(Default)]

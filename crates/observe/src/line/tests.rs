@@ -1,57 +1,20 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use semantics::Why;
-use semantics::cache_status::{CacheStatus, Handling};
-use stats::{Class, Country};
 
 use super::*;
 use crate::event::Slot;
-
-/// 2026-11-23T20:44:33.007Z.
-const WALL: Wall = Wall(1_795_466_673_007);
+use crate::observer;
 
 fn event() -> Event<'static> {
     Event {
-        asked: None,
-        wall: WALL,
-        duration_us: 412,
-        first_byte_us: 97,
-        client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)),
-        country: Country::of(*b"DE"),
-        method: b"GET",
         host: b"shop.example",
         target: b"/a.css?v=1",
-        protocol: "HTTP/1.1",
-        secure: false,
-        authorized: false,
-        status: 200,
-        head_bytes_sent: 310,
-        body_bytes_sent: 10240,
         bytes_received: 145,
-        why: Why::Fresh,
-        cache_status: CacheStatus {
-            node: "edge",
-            why: Why::Fresh,
-            handling: Handling::Hit,
-            ttl: Some(48),
-            key: None,
-        },
-        class: Class::Css,
-        collapsed: false,
-        stored: false,
-        personal: false,
         encoded: None,
-        age: Some(12),
-        ttl: Some(48),
-        site: Slot::NONE,
-        rule: Some(2),
-        selected_by: &[],
-        fetch: None,
-        answer: None,
-        request_id: 0x00ab_cdef_0123_4567,
-        trace_id: None,
         referer: None,
         user_agent: Some(b"curl/8.5.0"),
+        ..observer::tests::event(Slot::NONE)
     }
 }
 

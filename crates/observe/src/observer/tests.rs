@@ -18,6 +18,7 @@ fn registry() -> Arc<Registry> {
 pub(crate) fn event(site: Slot) -> Event<'static> {
     Event {
         asked: None,
+        // 2026-11-23T20:44:33.007Z.
         wall: Wall(1_795_466_673_007),
         duration_us: 412,
         first_byte_us: 97,
