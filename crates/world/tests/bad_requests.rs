@@ -1,7 +1,7 @@
 //! Requests that break HTTP's rules, or that two implementations could read in two ways: each is refused, its
 //! connection closed, and the origin sees not one byte. RFC 9112 §2.2, §3, §5, §6, §7, §9.3; RFC 9110 §5, §7.2.
 
-use world::play::{Play, speaks_http2, wait_until};
+use world::play::{Play, wait_until};
 use world::wire::End;
 use world::{Gate, play};
 
@@ -397,9 +397,6 @@ fn an_upload_over_the_limit_is_told_as_its_sites() {
 
 #[test]
 fn a_visitor_who_cannot_be_told_of_progress_is_told_of() {
-    if speaks_http2() {
-        return; // There, what cannot be sent is left out.
-    }
     let gate = Gate::new();
     let mut play = play();
     play.origin(|o| {
