@@ -196,7 +196,11 @@ impl Store {
         match write_new(&path, &serde_json::to_vec(&note)?) {
             Ok(()) => Ok(Some(OrderLock { path, note })),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => {
+                // It may be there all the same, and others would wait for nobody.
+                drop(OrderLock { path, note });
+                Err(error)
+            }
         }
     }
 
@@ -279,6 +283,10 @@ fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
     use super::*;
 
     #[test]
@@ -298,6 +306,30 @@ mod tests {
             drop(held);
             assert_eq!(directory.join("authority.example/orders/a.example.lock").exists(), is_free);
         }
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_right_to_order_that_could_not_be_made_safe_keeps_nobody_waiting() {
+        let directory = std::env::temp_dir().join(format!("perigee-acme-unsafe-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let store = Store::new(&directory, "https://authority.example", "one");
+        store.create().unwrap();
+        let orders = directory.join("authority.example/orders");
+        // Files can be put into it, and it cannot be opened to sync it: by none but root, whose thread gives that right up.
+        fs::set_permissions(&orders, PermissionsExt::from_mode(0o300)).unwrap();
+        let refused = std::thread::scope(|scope| {
+            let lock = || {
+                let none = CapabilitySet::empty();
+                let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+                set_capabilities(None, sets).unwrap();
+                store.lock("a.example", Wall(0)).map(drop)
+            };
+            scope.spawn(lock).join().unwrap()
+        });
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        fs::set_permissions(&orders, PermissionsExt::from_mode(0o700)).unwrap();
+        assert_eq!(fs::read_dir(&orders).unwrap().count(), 0);
         fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -298,6 +298,8 @@ pub(crate) fn without_floor(snapshot: &Snapshot, edges: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use model::budget::lease::Share;
+
     use super::*;
 
     #[test]
@@ -314,5 +316,25 @@ mod tests {
         assert_eq!(unnamed.over(tables(&[("two", 6)]), at(80)), []);
         assert_eq!(unnamed.over(tables(&[("one", 9)]), at(150)), []);
         assert_eq!(unnamed.over(tables(&[("one", 9)]), at(225)), [("one".to_owned(), 9)]);
+    }
+
+    /// The number is in docs/control.md.
+    #[test]
+    fn the_table_of_4_000_edges_fits_into_a_cell() {
+        let much = Amount { requests_per_second: 99_999, in_flight: 9_999 };
+        let share = Share {
+            allowed: much,
+            held: much,
+            since: (99_999_999, 99_999_999),
+            demand: much,
+            beat: 99_999_999,
+        };
+        let shares = (0..4_000).map(|number| (format!("edge-frankfurt-{number:04}"), share)).collect();
+        let kept = Kept {
+            budget: "shop https://origin.shop.example".into(),
+            table: Table { number: 99_999_999, shares },
+        };
+        let bytes = cells::value(&kept).unwrap().len();
+        assert!(bytes < journal::TEXT_BYTES_MAX, "{bytes}");
     }
 }

@@ -51,11 +51,17 @@ pub(crate) async fn sing(shared: Arc<Shared>, interval: Duration) {
     loop {
         minutes.tick().await;
         let nodes = shared.nodes_heard();
-        let is_there = |heard: &Option<_>| shared.is_in_service(heard.as_ref());
-        if nodes.iter().any(|(node, heard)| node.role == NodeRole::Edge && is_there(heard)) {
+        let nodes = nodes.iter().map(|(node, heard)| (node.role, shared.is_in_service(heard.as_ref())));
+        if can_be_proven(nodes) {
             sing_once(&shared).await;
         }
     }
+}
+
+/// Whether there is an edge in service: routers and relays keep nothing that a purge is for. By the nodes' roles, and whether they are in
+/// service.
+fn can_be_proven(mut nodes: impl Iterator<Item = (NodeRole, bool)>) -> bool {
+    nodes.any(|(role, is_in_service)| role == NodeRole::Edge && is_in_service)
 }
 
 pub(crate) async fn sing_once(shared: &Shared) {
@@ -90,4 +96,21 @@ pub(crate) async fn sing_once(shared: &Shared) {
         eprintln!("perigee: the canary purge: {why}");
     }
     *shared.canary.status.lock() = status;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_canary_is_sent_while_there_is_no_edge_to_prove_it() {
+        use NodeRole::{Edge, Relay, Router};
+        for (nodes, can_be) in [
+            (&[][..], false),
+            (&[(Router, true), (Relay, true), (Edge, false)], false),
+            (&[(Router, true), (Edge, true)], true),
+        ] {
+            assert_eq!(can_be_proven(nodes.iter().copied()), can_be, "{nodes:?}");
+        }
+    }
 }

@@ -143,6 +143,8 @@ pub(crate) struct Shared {
     /// Room for bodies of requests with a token, in bytes.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) rates: Mutex<Rates>,
+    /// Enrolment tokens for those whose address has failed too often.
+    pub(crate) known_enrolments: nodes::KnownEnrolments,
     /// The newest text of metrics, and when it was made.
     pub(crate) metrics: Mutex<Option<(std::time::Instant, Bytes)>>,
     pub(crate) canary: canary::Canary,
@@ -170,6 +172,7 @@ pub(crate) enum Limit {
     RefusalsPerAddress,
     PurgesQueued,
     Connections,
+    ConnectionsPerNode,
     Operators,
     Strangers,
     StrangersPerAddress,
@@ -178,11 +181,12 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(crate) const ALL: [Limit; 9] = [
+    pub(crate) const ALL: [Limit; 10] = [
         Limit::RequestsPerToken,
         Limit::RefusalsPerAddress,
         Limit::PurgesQueued,
         Limit::Connections,
+        Limit::ConnectionsPerNode,
         Limit::Operators,
         Limit::Strangers,
         Limit::StrangersPerAddress,
@@ -197,6 +201,7 @@ impl Limit {
             Limit::RefusalsPerAddress => "refusals_per_address",
             Limit::PurgesQueued => "purges_queued",
             Limit::Connections => "connections",
+            Limit::ConnectionsPerNode => "connections_per_node",
             Limit::Operators => "operators",
             Limit::Strangers => "strangers",
             Limit::StrangersPerAddress => "strangers_per_address",
@@ -260,6 +265,7 @@ impl Control {
             calls,
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
             rates: Mutex::new(Rates::new()),
+            known_enrolments: nodes::KnownEnrolments::default(),
             metrics: Mutex::new(None),
             canary: canary::Canary::default(),
             driver: rollouts::Driver::default(),

@@ -20,6 +20,10 @@ pub(crate) const PIECE_BYTES: usize = 512 << 10;
 /// Connections of nodes and other controls at a time. 300 nodes, their relays, and each of them asks for something else besides.
 pub const CONNECTIONS_MAX: usize = 2_560;
 
+/// Of these, connections of one node or control at a time: what it follows by, what it asks for beside that, and as many as it may dial until
+/// it is noticed that a line has swallowed the ones before. It takes 80 of them to hold all the room.
+pub const CONNECTIONS_PER_NODE_MAX: usize = 32;
+
 /// Connections at a time that have shown a good token: a room full of scripts. Where there are more, each further one counts as a
 /// stranger's.
 pub const OPERATORS_MAX: usize = 512;
@@ -193,6 +197,11 @@ pub fn limits_in_words() -> Vec<(&'static str, String, Option<&'static str>)> {
         ),
         ("calls that wait to be written", PURGES_QUEUED_MAX.to_string(), Some(Limit::PurgesQueued.as_str())),
         ("connections of nodes at a time", CONNECTIONS_MAX.to_string(), Some(Limit::Connections.as_str())),
+        (
+            "connections of one node at a time",
+            CONNECTIONS_PER_NODE_MAX.to_string(),
+            Some(Limit::ConnectionsPerNode.as_str()),
+        ),
         (
             "connections that have shown a good token; above, each is treated as one without",
             OPERATORS_MAX.to_string(),

@@ -5,7 +5,9 @@
 //! DELETE /v1/nodes/{name} ─► its key is not believed any more, however long its certificate is good
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -26,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use trust::{EnrolmentToken, Peer, text_hash};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Shared;
 use crate::api::{answer, read_json};
 use crate::audit;
 use crate::budgets;
@@ -35,8 +36,8 @@ use crate::clock::{ms, now_ms};
 use crate::configurations::text_of;
 use crate::idempotency::Keyed;
 use crate::limits::{
-    BODY_BYTES_MAX, ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX, ENROLMENTS_KEPT, NODE_CERTIFICATE,
-    NODES_MAX, OUT_OF_CONTACT,
+    BODY_BYTES_MAX, CONNECTIONS_PER_NODE_MAX, ENROLMENT_TTL, ENROLMENT_TTL_MAX, ENROLMENT_USES_MAX,
+    ENROLMENTS_KEPT, NODE_CERTIFICATE, NODES_MAX, OUT_OF_CONTACT,
 };
 use crate::problem::Problem;
 use crate::purges::PurgeState;
@@ -44,6 +45,10 @@ use crate::server::Client;
 use crate::tokens::{Caller, Gone, Role, check_name, duration, no_chance};
 use crate::vault::random_hex;
 use crate::view::View;
+use crate::{Limit, Shared};
+
+/// See [`KnownEnrolments`].
+const KNOWN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Attempts of an enrolment while others use the same token.
 const ATTEMPTS_MAX: usize = 10;
@@ -375,14 +380,19 @@ pub(crate) async fn enroll(
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many attempts from this address")
             .retry_after(too_much.wait_secs())
     };
-    // Before there is work with it: a signature to verify, and a cell to read.
-    shared.may_be_refused(client.address.ip()).map_err(too_many)?;
+    let held_back = shared.may_be_refused(client.address.ip()).err();
     // All other fields are let go of while the body is waited for.
     let media_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let headers = media_type.map(|media_type| (header::CONTENT_TYPE, media_type)).into_iter().collect();
     let body = shared.sent_by(&client, request).await?;
     let wanted: JoinWanted =
         read_json(&headers, &body, r#"{"id": "…", "secret": "…", "name": "fra-1", "request": "PEM"}"#)?;
+    // Before there is work with it: a signature to verify, and a cell to read.
+    if let Some(too_much) = held_back
+        && !shared.known_enrolments.have(&*shared.journal, &wanted).await
+    {
+        return Err(too_many(too_much));
+    }
     let refused = || {
         if let Err(too_much) = shared.refuse(client.address.ip()) {
             return too_many(too_much);
@@ -475,6 +485,30 @@ pub(crate) async fn enroll(
     }
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "many nodes use this token at the same time")
         .retry_after(1))
+}
+
+/// The enrolment tokens there are, by whose address has failed too often: behind it (NAT) may be a node that does not belong to who fails.
+///
+/// That is no help for guessing: a secret has 256 bits, and is compared by its hash. What the limit is about is the work, which is one hash
+/// here, and one reading of the tokens in [`KNOWN_INTERVAL`] for all who ask, however many guess. Whoever has shown a token that there is
+/// is read and refused as ever; one that was made since the last reading is told to come again.
+#[derive(Default)]
+pub(crate) struct KnownEnrolments(tokio::sync::Mutex<(Option<Instant>, HashMap<String, String>)>);
+
+impl KnownEnrolments {
+    async fn have(&self, journal: &dyn Journal, wanted: &JoinWanted) -> bool {
+        let hash = text_hash(wanted.secret.as_bytes());
+        let mut known = self.0.lock().await;
+        let (read, hashes) = &mut *known;
+        if read.is_none_or(|read| read.elapsed() >= KNOWN_INTERVAL) {
+            *read = Some(Instant::now());
+            // What cannot be read stays as it was.
+            if let Ok((found, _)) = cells::load_readable::<Enrolment>(journal, "enrolments/").await {
+                *hashes = found.into_iter().map(|enrolment| (enrolment.id, enrolment.hash)).collect();
+            }
+        }
+        hashes.get(&wanted.id) == Some(&hash)
+    }
 }
 
 /// Whether the token is for this node.
@@ -605,20 +639,25 @@ impl Shared {
         if peer.is_expired(now_ms() / 1000) && !may_be_expired {
             return Err(refused("the node's certificate has run out").next("POST /v1/renew"));
         }
-        take_in(client).map(|()| node)
+        take_in(client, peer).map(|()| node)
     }
 }
 
 /// Counts a connection as a node's, or refuses it so that the node tries another control.
-fn take_in(client: &Client) -> Result<(), Problem> {
-    match client.place.is_node() {
-        true => Ok(()),
-        false => Err(Problem::new(
+fn take_in(client: &Client, peer: &Peer) -> Result<(), Problem> {
+    client.place.is_node(peer).map_err(|limit| match limit {
+        Limit::ConnectionsPerNode => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this node has as many connections here as one may")
+                .found(format!("{} {:?}", peer.role.as_str(), peer.name))
+                .wanted(format!("at most {CONNECTIONS_PER_NODE_MAX} at a time"))
+                .next("look whether several machines run with its state directory; each needs a name and a token of its own")
+        }
+        _ => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "this control has as many connections of nodes as it takes",
         )
-        .next("ask another control, or a relay")),
-    }
+        .next("ask another control, or a relay"),
+    })
 }
 
 /// A node that wants its certificate renewed.
@@ -1023,7 +1062,7 @@ pub(crate) async fn feed(
     let peer = match client.node.clone() {
         Some(peer) if peer.role == trust::Role::Control => {
             check_peer(&shared.view, &peer).map_err(|why| Problem::new(StatusCode::FORBIDDEN, why))?;
-            take_in(&client)?;
+            take_in(&client, &peer)?;
             peer
         }
         Some(peer) => {

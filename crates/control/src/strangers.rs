@@ -1,7 +1,7 @@
 //! How many connections there may be, and of whom: nodes always get in, whoever else comes.
 //!
 //! ```text
-//! accepted ─► stranger ─► a node, by its certificate        CONNECTIONS_MAX
+//! accepted ─► stranger ─► a node, by its certificate        CONNECTIONS_MAX, and CONNECTIONS_PER_NODE_MAX of each
 //!               │    └──► an operator, by a good token      OPERATORS_MAX
 //!               └─► after STRANGER_TIME, or for a newer one when there are STRANGERS_MAX: closed
 //! ```
@@ -17,15 +17,18 @@ use std::time::Duration;
 use model::crowd::{Counted, Crowd};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use trust::{Peer, Role};
 
 use crate::limits::{
-    CONNECTIONS_MAX, OPERATORS_MAX, STRANGER_TIME, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX,
+    CONNECTIONS_MAX, CONNECTIONS_PER_NODE_MAX, OPERATORS_MAX, STRANGER_TIME, STRANGERS_MAX,
+    STRANGERS_PER_ADDRESS_MAX,
 };
 use crate::{Counts, Limit};
 
 /// Room for connections.
 pub(crate) struct Rooms {
     nodes: Arc<Semaphore>,
+    of_node: Arc<Crowd<Whose>>,
     operators: Arc<Semaphore>,
     strangers_max: usize,
     /// For how long a connection may be a stranger's.
@@ -34,6 +37,9 @@ pub(crate) struct Rooms {
     strangers: Mutex<Strangers>,
     counts: Arc<Counts>,
 }
+
+/// A node, or another control, by what its certificate says.
+type Whose = (Role, String);
 
 /// Those that may be given up, the oldest first, and how many have ever come.
 #[derive(Default)]
@@ -48,13 +54,14 @@ pub(crate) struct Place {
     number: u64,
     /// Among those of its address.
     counted: Mutex<Option<Counted>>,
-    known: OnceLock<OwnedSemaphorePermit>,
+    known: OnceLock<(OwnedSemaphorePermit, Option<Counted<Whose>>)>,
 }
 
 impl Rooms {
     pub(crate) fn new(counts: Arc<Counts>) -> Rooms {
         Rooms {
             nodes: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            of_node: Crowd::new(CONNECTIONS_PER_NODE_MAX),
             operators: Arc::new(Semaphore::new(OPERATORS_MAX)),
             strangers_max: STRANGERS_MAX,
             patience: STRANGER_TIME,
@@ -88,18 +95,26 @@ impl Rooms {
 }
 
 impl Place {
-    /// It is a node's. Whether there is room for it.
-    pub(crate) fn is_node(&self) -> bool {
-        let has_room = self.is_known_in(&self.rooms.nodes, Limit::Connections);
-        if has_room {
-            drop(self.counted.lock().take());
+    /// It is this node's.
+    ///
+    /// # Errors
+    /// There is no room for it: which limit has been reached. It stays a stranger's.
+    pub(crate) fn is_node(&self, peer: &Peer) -> Result<(), Limit> {
+        if self.known.get().is_some() {
+            return Ok(());
         }
-        has_room
+        let of_node = self.rooms.of_node.admit_of((peer.role, peer.name.clone()));
+        let of_node = of_node.ok_or_else(|| self.reached(Limit::ConnectionsPerNode))?;
+        self.is_known_in(&self.rooms.nodes, Limit::Connections, Some(of_node))?;
+        drop(self.counted.lock().take());
+        Ok(())
     }
 
     /// It is an operator's. Where there is no room for it, it stays a stranger's.
     pub(crate) fn is_operator(&self) {
-        self.is_known_in(&self.rooms.operators, Limit::Operators);
+        if self.known.get().is_none() {
+            let _or_a_stranger = self.is_known_in(&self.rooms.operators, Limit::Operators, None);
+        }
     }
 
     /// Returns once it has been a stranger's for too long; never for one that is known then.
@@ -110,18 +125,22 @@ impl Place {
         }
     }
 
-    fn is_known_in(&self, room: &Arc<Semaphore>, limit: Limit) -> bool {
-        if self.known.get().is_some() {
-            return true;
-        }
-        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
-            self.rooms.counts.reached(limit);
-            return false;
-        };
+    fn is_known_in(
+        &self,
+        room: &Arc<Semaphore>,
+        limit: Limit,
+        of_node: Option<Counted<Whose>>,
+    ) -> Result<(), Limit> {
+        let permit = Arc::clone(room).try_acquire_owned().map_err(|_full| self.reached(limit))?;
         // Another request of the connection may have shown the same at the same moment.
-        let _one_is_enough = self.known.set(permit);
+        let _one_is_enough = self.known.set((permit, of_node));
         self.rooms.strangers.lock().waiting.remove(&self.number);
-        true
+        Ok(())
+    }
+
+    fn reached(&self, limit: Limit) -> Limit {
+        self.rooms.counts.reached(limit);
+        limit
     }
 }
 
@@ -175,7 +194,9 @@ mod tests {
         rooms.strangers_max = 3;
         rooms.patience = Duration::from_secs(2);
         rooms.nodes = Arc::new(Semaphore::new(1));
-        let is_node = async |Extension(client): Extension<Client>| client.place.is_node().to_string();
+        let is_node = async |Extension(client): Extension<Client>| {
+            client.place.is_node(client.node.as_ref().unwrap()).is_ok().to_string()
+        };
         let router = Router::new().route("/", get(is_node));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

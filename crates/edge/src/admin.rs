@@ -4,6 +4,7 @@
 //! | request | answer | token |
 //! |---|---|---|
 //! | `GET /healthz` | `ok` while the process answers | no |
+//! | `GET /readyz` | the same if there is a configuration; else 503, as visitors get | no |
 //! | `GET /metrics` | Prometheus text format 0.0.4 | no |
 //! | `GET /v1/status` | version, configuration, purge position, store, origins | yes |
 //! | `GET /v1/certificates` | each certificate: names, source, issuer, end, next order, last error | yes |

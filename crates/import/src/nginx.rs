@@ -499,17 +499,12 @@ impl<'a> World<'a> {
         let name =
             domains.iter().map(|(domain, _)| &**domain).find(|domain| *domain != "*").unwrap_or("default");
         let name = name.trim_start_matches("*.").to_owned();
-        let scopes = [plain, tls].into_iter().flatten().map(|server| &self.servers[server].scope);
-        let ignores = |scope: &Scope<'_>| {
-            let headers = scope.all("proxy_ignore_headers");
-            headers.iter().flat_map(|one| &one.args).any(|name| name.eq_ignore_ascii_case("X-Accel-Expires"))
-        };
+        let mut scopes = [plain, tls].into_iter().flatten().map(|server| &self.servers[server].scope);
         let mut remarks = Vec::new();
-        if rules.iter().any(|rule| rule.openness() == Openness::Shared) && !scopes.clone().all(ignores) {
-            remarks.push(
-                "nginx goes by the origin's X-Accel-Expires first, which is not read here: where it says 0, have the origin say Cache-Control: no-store."
-                    .to_owned(),
-            );
+        if rules.iter().any(|rule| rule.openness() == Openness::Shared)
+            && scopes.any(|scope| caching::hears_accel_expires(scope, "proxy"))
+        {
+            remarks.push(caching::ACCEL_EXPIRES.to_owned());
         }
         Some(DraftSite { name, remarks, from: from.into_iter().collect(), keys, rules })
     }

@@ -1,52 +1,59 @@
-//! How many of something there are at a time by address, so that one client cannot take all the room.
+//! How many of something there are at a time by who has them, so that one client or node cannot take all the room.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Counts by address; of IPv6 by network of 64 bits: whoever has one address of these has all. As large as what it counts.
+/// Counts by key; addresses of IPv6 by network of 64 bits: whoever has one address of these has all. As large as what it counts.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct Crowd<K: Eq + Hash = IpAddr> {
     each_max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+    counts: Mutex<HashMap<K, usize>>,
 }
 
 /// One that is counted, until it is dropped.
 #[derive(Debug)]
-pub struct Counted {
-    crowd: Arc<Crowd>,
-    from: IpAddr,
+pub struct Counted<K: Eq + Hash = IpAddr> {
+    crowd: Arc<Crowd<K>>,
+    of: K,
 }
 
 impl Crowd {
-    /// At most `each_max` of each address.
-    pub fn new(each_max: usize) -> Arc<Crowd> {
+    /// Counts one more; `None` when there are enough from this address.
+    pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Counted> {
+        self.admit_of(match from.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+            from => from,
+        })
+    }
+}
+
+impl<K: Clone + Eq + Hash> Crowd<K> {
+    /// At most `each_max` of each.
+    pub fn new(each_max: usize) -> Arc<Self> {
         Arc::new(Crowd { each_max, counts: Mutex::default() })
     }
 
-    /// Counts one more; `None` when there are enough from this address.
-    pub fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Counted> {
-        let from = match from.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            from => from,
-        };
+    /// Counts one more; `None` when there are enough of these.
+    pub fn admit_of(self: &Arc<Self>, of: K) -> Option<Counted<K>> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(from).or_default();
+        let count = counts.entry(of.clone()).or_default();
         if *count >= self.each_max {
             return None;
         }
         *count += 1;
-        Some(Counted { crowd: Arc::clone(self), from })
+        Some(Counted { crowd: Arc::clone(self), of })
     }
 }
 
-impl Drop for Counted {
+impl<K: Eq + Hash> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut counts = self.crowd.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.from) {
+        if let Some(count) = counts.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.from);
+                counts.remove(&self.of);
             }
         }
     }
@@ -59,7 +66,7 @@ mod tests {
     #[test]
     fn of_one_address_only_so_many_are_let_in() {
         const MAX: usize = 7;
-        let crowd = Crowd::new(MAX);
+        let crowd = Crowd::<IpAddr>::new(MAX);
         let from = |address: &str| crowd.admit(address.parse().unwrap());
         let mut inside: Vec<_> = (0..MAX).map(|_| from("192.0.2.1").unwrap()).collect();
         assert!(from("192.0.2.1").is_none());

@@ -25,7 +25,7 @@ Examples:
   perigee advise --verify --report --only 1 --log later.log              and what came of it
 
 Apply one proposal, check and reload, let some traffic pass, verify, and ask again: what remains is then seen better.
-A log of other servers tells no response headers: --live asks the origin for one URL of each class.";
+A log of other servers tells no response headers: --probe asks the origin for one URL of each class.";
 
 /// `perigee advise`.
 #[derive(Debug, Args)]
@@ -41,14 +41,14 @@ pub(crate) struct AdviseArgs {
     #[arg(long, value_name = "NAME")]
     site: Option<String>,
     /// Where the origin is, to ask it what the log does not tell
-    #[arg(long, value_name = "URL")]
-    live: Option<String>,
+    #[arg(long, value_name = "URL", alias = "live")]
+    probe: Option<String>,
     /// Print the configuration with this proposal applied, and nothing else
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["json", "verify", "report"])]
     draft: Option<usize>,
     /// Proposals that have been applied, as --json has printed them: say whether the log shows what was predicted; exit code 1 if not.
     /// With --report, those that control keeps
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "live"], num_args = 0..=1)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "probe"], num_args = 0..=1)]
     verify: Option<Option<PathBuf>>,
     /// With --verify, only these proposals, by their numbers
     #[arg(long, value_name = "NUMBER", requires = "verify")]
@@ -86,7 +86,7 @@ impl AdviseArgs {
         };
         let Base { text, snapshot, place, number } = base;
         let mut settings = Settings { site: self.site.clone(), ..Settings::default() };
-        if let Some(at) = &self.live {
+        if let Some(at) = &self.probe {
             settings.probed = Arc::new(recorded::probe(&self.log, at)?);
         }
         let wrong = |why| Failure::new(format!("{place}: {why}"), "correct --site");

@@ -13,6 +13,7 @@ use edge::Handle;
 use edge::admin::{CertificateStatus, ClusterStatus, Configuration, ConfigurationStatus, Reload};
 use edge::tls::{BadFile, Certificate, ClientAuthorities, read_certificates, read_client_authorities};
 use model::change::Version;
+use model::config::TEXT_BYTES_MAX;
 use model::settings::{EdgeSettings, Limits, Ocsp, StoreSettings, TlsSettings};
 use model::{
     ByteSize, ClusterSettings, Diagnostic, DiskSettings, NodeSettings, Parsed, ParsedNode, Snapshot,
@@ -23,9 +24,6 @@ use semantics::key::{KeySeed, hash};
 use crate::certificates::Certificates;
 use crate::failure::Failure;
 use crate::member::Member;
-
-/// Bytes of a configuration file that are read; a larger one is a mistake.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What to do about one that cannot be used, and what shows everything that is wrong with it.
 const CORRECT: &str = "correct it and start again";
@@ -219,8 +217,8 @@ impl Refused {
 pub(crate) fn read_text(path: &Path) -> Result<String, String> {
     let wrong = |what: String| format!("{}: {what}", path.display());
     let metadata = fs::metadata(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(wrong(format!("has {} bytes; wanted at most {FILE_BYTES_MAX}", metadata.len())));
+    if metadata.len() > TEXT_BYTES_MAX as u64 {
+        return Err(wrong(format!("has {} bytes; wanted at most {TEXT_BYTES_MAX}", metadata.len())));
     }
     fs::read_to_string(path).map_err(|error| match error.kind() {
         ErrorKind::InvalidData => wrong("cannot be read: it is not text in UTF-8".to_owned()),
@@ -550,6 +548,20 @@ mod tests {
             "{}",
             missing.message
         );
+    }
+
+    #[test]
+    fn a_file_may_be_as_long_as_what_is_read_from_standard_input() {
+        let path = std::env::temp_dir().join(format!("perigee-long-{}.toml", std::process::id()));
+        let file = fs::File::create(&path).unwrap();
+        let read = |bytes: usize| {
+            file.set_len(bytes as u64).unwrap();
+            read_text(&path).map(|text| text.len())
+        };
+        let (most, more) = (read(TEXT_BYTES_MAX), read(TEXT_BYTES_MAX + 1));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(most, Ok(TEXT_BYTES_MAX));
+        assert!(more.unwrap_err().ends_with("has 16777217 bytes; wanted at most 16777216"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct Enroll {
     /// What the nodes are
     #[arg(long, value_parser = ["edge", "relay", "router"], default_value = "edge")]
     role: String,
-    /// The place where they stand; needed for edges
+    /// The PoP that they stand in; needed for edges
     #[arg(long, value_name = "NAME")]
     pop: Option<String>,
     /// The only name that it lets in [default: the node chooses]

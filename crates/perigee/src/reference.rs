@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, Args, CommandFactory, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, ValueEnum};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -62,7 +62,7 @@ fn commands() -> String {
     let mut root = crate::Arguments::command();
     root.build();
     let mut text = "# Commands\n\nEach prints this about itself with `--help`. Exit codes: 0 when it was done, 1 when it could not be, 2 when the \
-                    command line makes no sense.\n\n"
+                    command line makes no sense or `check` cannot read its file, 130 when it was interrupted.\n\n"
         .to_owned();
     describe_command(&mut text, &root, 2);
     text
@@ -77,10 +77,8 @@ fn describe_command(text: &mut String, command: &clap::Command, level: usize) {
         }
         let usage = inner.clone().render_usage().to_string();
         let _ = writeln!(text, "```\n{}\n```\n", usage.trim_start_matches("Usage: "));
-        let shown: Vec<&Arg> = inner
-            .get_arguments()
-            .filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version"))
-            .collect();
+        let shown: Vec<&Arg> =
+            inner.get_arguments().filter(|arg| !arg.is_hide_set() && !asks_about(arg)).collect();
         if !shown.is_empty() {
             text.push_str("| argument | |\n|---|---|\n");
             for arg in shown {
@@ -93,6 +91,14 @@ fn describe_command(text: &mut String, command: &clap::Command, level: usize) {
         }
         describe_command(text, inner, (level + 1).min(6));
     }
+}
+
+/// Whether it asks for help or the version, as each command's own.
+fn asks_about(arg: &Arg) -> bool {
+    matches!(
+        arg.get_action(),
+        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
+    )
 }
 
 /// How an argument is written.
@@ -309,9 +315,14 @@ mod tests {
     #[test]
     fn each_command_is_described_with_its_arguments() {
         let text = commands();
-        for wanted in
-            ["## perigee serve\n", "### perigee geo build\n", "| `--origin ", "**required**", "Examples:"]
-        {
+        for wanted in [
+            "## perigee serve\n",
+            "### perigee geo build\n",
+            "| `--origin ",
+            "| `--version N` |",
+            "**required**",
+            "Examples:",
+        ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
         assert!(!text.contains("--help "), "each has it, and none explains itself by it");

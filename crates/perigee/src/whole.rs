@@ -3,7 +3,7 @@
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes a file that must not be there; no part of it stays when that fails.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -11,12 +11,17 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes a file, or puts it in the place of another, of which it keeps owner and mode: beside it first. It is written in place where nothing
-/// can be put beside it or the owner cannot be kept, and where it is no file of a disk, as a pipe or a terminal.
+/// can be put beside it or the owner cannot be kept, and where it is no file of a disk, as a pipe or a terminal. What is open already, as
+/// `/dev/stdout`, is written to where it stands: `>> file` keeps what it has.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What a link leads to is replaced, and not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // What a link leads to is replaced or made, and not the link.
+    let path = match follow(path) {
+        Target::File(path) => path,
+        Target::Open(path) => return write_to_open(&path, bytes),
+    };
     let old = fs::metadata(&path).ok();
-    if old.as_ref().is_some_and(|old| !old.is_file()) {
+    // Links that lead in a circle are an error.
+    if old.as_ref().is_some_and(|old| !old.is_file()) || path.is_symlink() {
         return fs::write(&path, bytes);
     }
     let mut beside = path.clone().into_os_string();
@@ -36,6 +41,41 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
             fs::write(&path, bytes)
         }
         _ => written,
+    }
+}
+
+/// What a path leads to.
+enum Target {
+    /// There may be none yet.
+    File(PathBuf),
+    /// What this process has open, by its number in `/proc/self/fd`.
+    Open(PathBuf),
+}
+
+/// Links that lead to each other, at most: as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+fn follow(path: &Path) -> Target {
+    let open = fs::canonicalize("/proc/self/fd").ok();
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        if open.is_some() && fs::canonicalize(directory).ok() == open {
+            return Target::Open(path);
+        }
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = directory.join(to);
+    }
+    Target::File(path)
+}
+
+/// Opening it again would begin at its beginning.
+fn write_to_open(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let write = |mut out: Box<dyn Write>| out.write_all(bytes).and_then(|()| out.flush());
+    match path.file_name().and_then(|number| number.to_str()) {
+        Some("1") => write(Box::new(io::stdout())),
+        Some("2") => write(Box::new(io::stderr())),
+        _ => write(Box::new(OpenOptions::new().append(true).open(path)?)),
     }
 }
 
@@ -59,6 +99,7 @@ fn make(path: &Path, bytes: &[u8], old: Option<&Metadata>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use world::scratch::Scratch;
@@ -95,5 +136,33 @@ mod tests {
         assert_eq!(fs::read(&fresh).unwrap(), b"made");
         assert!(write(&scratch.0.join("none/a"), b"").is_err() && write(&scratch.0, b"").is_err());
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 4, "nothing is left beside them");
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_made_where_it_is_not_there_yet() {
+        let scratch = Scratch::new("whole-links");
+        let [first, second, round] = ["first", "second", "round"].map(|name| scratch.0.join(name));
+        fs::create_dir(scratch.0.join("in")).unwrap();
+        symlink("in/second", &first).unwrap();
+        symlink("../to", scratch.0.join("in/second")).unwrap();
+        symlink(&second, &second).unwrap();
+        write(&first, b"made").unwrap();
+        assert!(first.is_symlink() && scratch.0.join("in/second").is_symlink());
+        assert_eq!(fs::read(scratch.0.join("to")).unwrap(), b"made");
+        symlink("none/to", &round).unwrap();
+        assert!(write(&round, b"").is_err() && round.is_symlink());
+        assert!(write(&second, b"").is_err() && second.is_symlink());
+    }
+
+    #[test]
+    fn what_is_open_is_written_to_where_it_stands() {
+        let scratch = Scratch::new("whole-open");
+        let path = scratch.file("log", "before, ");
+        let log = OpenOptions::new().append(true).open(&path).unwrap();
+        for path in ["/dev/fd", "/proc/self/fd"] {
+            write(&Path::new(path).join(log.as_raw_fd().to_string()), b"after, ").unwrap();
+        }
+        (&log).write_all(b"end").unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "before, after, after, end");
     }
 }

@@ -185,3 +185,33 @@ fn a_store_that_is_away_takes_no_certificate_out_of_service() {
     wait_for("a look at what is there", || edge.said().contains("cannot be reached"));
     assert_eq!(shown(edge.tls, DOMAIN).unwrap(), first);
 }
+
+/// A new one fills one by one.
+#[test]
+fn what_a_new_store_does_not_have_yet_is_served_on() {
+    let scratch = Scratch::new("new-store");
+    let (at, other) = (addresses(), "img.wild.example");
+    let put = |store: &str, domain: &str| {
+        let directory = scratch.0.join(store).join("127.0.0.1_9/certificates");
+        fs::create_dir_all(&directory).unwrap();
+        let made = rcgen::generate_simple_self_signed([domain.to_owned()]).unwrap();
+        let pem = made.cert.pem() + &made.signing_key.serialize_pem();
+        fs::write(directory.join(format!("{domain}.pem")), pem).unwrap();
+    };
+    let settings = |store: &str| {
+        format!(
+            "[acme]\naccept_terms = true\nemail = \"admin@shop.example\"\ndirectory = \"https://127.0.0.1:9\"\n\
+             domains = [\"{DOMAIN}\", \"{other}\"]\nstore = {:?}\n",
+            scratch.0.join(store).display().to_string()
+        )
+    };
+    [DOMAIN, other].iter().for_each(|domain| put("old", domain));
+    let edge = Edge::start(&scratch, "edge", at, &settings("old"));
+    let before = [DOMAIN, other].map(|domain| shown(edge.tls, domain).unwrap());
+    put("new", DOMAIN);
+    configure(&scratch, "edge", at, &settings("new"));
+    wait_for("the certificate of the new store", || shown(edge.tls, DOMAIN).unwrap() != before[0]);
+    assert_eq!(shown(edge.tls, other).unwrap(), before[1]);
+    put("new", other);
+    wait_for("the other one of the new store", || shown(edge.tls, other).unwrap() != before[1]);
+}

@@ -421,3 +421,18 @@ fn completions_and_pages_for_man_are_made_for_every_subcommand() {
         assert!(text.contains(".SH NAME"), "{page}");
     }
 }
+
+#[test]
+fn a_configuration_is_appended_to_what_standard_output_is_appended_to() {
+    let scratch = Scratch::new("import-append");
+    let (site, log) =
+        (scratch.file("site.conf", "server { listen 80; return 204; }"), scratch.file("log", "before\n"));
+    let status = Command::new(env!("CARGO_BIN_EXE_perigee"))
+        .args(["import", "nginx", &site, "--out", "/dev/stdout", "--force"])
+        .stdout(fs::OpenOptions::new().append(true).open(&log).unwrap())
+        .status();
+    assert!(status.unwrap().success());
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.starts_with("before\n") && text.contains("[[site]]"), "{text}");
+    assert!(text.contains("3 directives"), "the report behind it: {text}");
+}

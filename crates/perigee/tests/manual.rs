@@ -88,7 +88,7 @@ fn each_flag_that_a_page_shows_is_one() {
                 let is_one = |text: &str| {
                     text.contains(&format!("| `{flag} ")) || text.contains(&format!("| `{flag}` |"))
                 };
-                if !is_one(section) && !is_one(own) && flag != "--help" && flag != "--version" {
+                if !is_one(section) && !is_one(own) && flag != "--help" {
                     wrong.push(format!(
                         "{}: perigee {}: there is no {flag}",
                         page.display(),

@@ -392,6 +392,32 @@ fn only_pages_are_taken_for_pages() {
 }
 
 #[test]
+fn how_many_files_of_a_long_page_are_left_out_is_said() {
+    let site = serve(|_, path| match path {
+        "/" => {
+            let images: String = (1..60).map(|n| format!("<img src=/{n}.png>")).collect();
+            let others = "<img src=http://other.test/1.png>".repeat(2);
+            reply(
+                "200 OK",
+                "Content-Type: text/html",
+                &format!("<link rel=stylesheet href=/a.css>{images}{others}"),
+            )
+        }
+        "/a.css" => {
+            let css = "a{background:url(/1.png)} b{background:url(/more.png)} c{background:url(/more.png)}";
+            reply("200 OK", "Content-Type: text/css\r\nCache-Control: max-age=600", css)
+        }
+        _ => reply("200 OK", "Content-Type: image/png\r\nCache-Control: max-age=600", "x"),
+    });
+    let report = json(&perigee(&["doctor", &format!("http://{site}/"), "--no-browser", "--json"]));
+    let findings = report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "file");
+    let said: Vec<_> = findings.map(|finding| (&finding["verdict"], &finding["found"])).collect();
+    let left_out = "its first 60 files are looked at; left out: 1";
+    assert!(said.contains(&(&"skipped".into(), &left_out.into())), "{report:#}");
+    assert!(said.contains(&(&"good".into(), &"nothing is wrong with 60 files".into())), "{report:#}");
+}
+
+#[test]
 fn without_a_browser_that_part_is_skipped_by_name() {
     let site = serve(|_, _| reply("200 OK", "Content-Type: text/html", "x"));
     let url = format!("http://{site}/");

@@ -8,6 +8,7 @@ mod compare;
 mod page;
 mod report;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub use report::{as_html, as_text};
 use client::{Client, Fetched};
 use page::Address;
 
-/// Files of a page that are looked at by HTTP; of a longer list, those that come first.
+/// Files of a page that are looked at by HTTP; of a longer list, those that come first: a finding says how many are left out.
 pub const FILES_MAX: usize = 60;
 
 /// Links that are followed for each page that is wanted: some lead to what is none.
@@ -184,6 +185,11 @@ impl Site {
         self.cdn.as_deref() == Some(&*to.origin())
     }
 
+    /// Whether a file of the page comes from the site or its asset host: what others send is not looked at.
+    fn is_ours(&self, file: &page::File, page: &Address) -> bool {
+        file.address.authority == page.authority || self.is_cdn(&file.address)
+    }
+
     /// What visitors get, or will: through the edge, if one is named.
     async fn fetch(&self, to: &Address, fields: &[(&str, &str)]) -> Result<Fetched, String> {
         let way = self.options.through.or(self.options.direct.filter(|_| !self.is_cdn(to)));
@@ -207,11 +213,12 @@ impl Site {
         let found = page::scan(page, &fetched.body);
         checks::of_page(&mut self.report, page, &found, self.cdn.as_deref());
         let mut files = found.files.clone();
+        let mut known: HashSet<_> = files.iter().map(|file| file.address.clone()).collect();
         let (mut at, mut looked_at) = (0, 0);
         while at < files.len().min(FILES_MAX) {
             let file = files[at].clone();
             at += 1;
-            if !(file.address.authority == page.authority || self.is_cdn(&file.address)) {
+            if !self.is_ours(&file, page) {
                 continue;
             }
             let fetched = match self.fetch(&file.address, &[("Origin", &page.origin())]).await {
@@ -230,11 +237,8 @@ impl Site {
             checks::of_file(&mut self.report, page, &file, &fetched);
             looked_at += usize::from(fetched.status == 200 && checks::is_static(&file.address));
             if fetched.is("text/css") {
-                for more in page::scan_css(&file.address, &fetched.body) {
-                    if files.len() < FILES_MAX && !files.iter().any(|known| known.address == more.address) {
-                        files.push(more);
-                    }
-                }
+                let more = page::scan_css(&file.address, &fetched.body);
+                files.extend(more.into_iter().filter(|file| known.insert(file.address.clone())));
             }
             self.compression(&file.address, &fetched).await;
             self.ranges(&file.address, &fetched).await;
@@ -261,6 +265,11 @@ impl Site {
                     "",
                 );
             }
+        }
+        let left_out = files.iter().skip(FILES_MAX).filter(|file| self.is_ours(file, page)).count();
+        if left_out > 0 {
+            let found = format!("its first {FILES_MAX} files are looked at; left out: {left_out}");
+            self.report.add("file", Verdict::Skipped, page.to_string(), found, "");
         }
         let links = found.links.into_iter().filter(|link| link.authority == page.authority).collect();
         Some((place, links))

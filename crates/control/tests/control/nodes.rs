@@ -241,6 +241,36 @@ async fn who_guesses_at_enrolment_tokens_is_refused_before_anything_is_looked_fo
     }
     let looked = statuses.iter().filter(|status| **status == 401).count();
     assert_eq!(journal.enrolments.load(Ordering::Relaxed), looked as u64, "{statuses:?}");
+    // Nor are they listed for each.
+    let listed = journal.lists.load(Ordering::Relaxed);
+    assert!((1..=30).contains(&listed), "{listed}");
+
+    // Behind the same address (NAT) there is one who has a token.
+    let good = token(&stage, json!({ "role": "edge", "pop": "fra", "uses": 12 })).await;
+    let listed = journal.lists.load(Ordering::Relaxed);
+    // Little work, so that its address fails faster than it may.
+    let no_id = json!({ "id": "none", "secret": "", "request": "" });
+    let mut join = async |secret: &str, name: String| {
+        let node = json!({ "id": good.id, "secret": secret, "name": name, "request": request });
+        while ask_by_http2(&stage, &mut sender, "/v1/enroll", &no_id).await.0 != 429 {}
+        ask_by_http2(&stage, &mut sender, "/v1/enroll", &node).await.0
+    };
+    // From the next reading of the tokens on, each at once.
+    // One may be that of the sweep.
+    while journal.lists.load(Ordering::Relaxed) < listed + 2 {
+        join("0", "fra".into()).await;
+    }
+    for number in 0..10 {
+        assert_eq!(join(&good.secret, format!("fra-{number}")).await, 201);
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(join(&"0".repeat(64), "fra-x".into()).await);
+    }
+    // Others came when there was room for another failure.
+    assert!(statuses.iter().filter(|status| **status == 429).count() > 5, "{statuses:?}");
+    assert_eq!(stage.delete(&format!("/v1/enrolment-tokens/{}", good.id)).await.status, 200);
+    assert!(matches!(join(&good.secret, "fra-y".into()).await, 401 | 429));
 }
 
 #[tokio::test(flavor = "multi_thread")]

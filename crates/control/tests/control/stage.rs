@@ -60,13 +60,21 @@ pub(crate) struct Failing {
     pub(crate) unwritable_from: Mutex<Option<Instant>>,
     /// How often an enrolment token was looked for.
     pub(crate) enrolments: AtomicU64,
+    /// How often all of them were.
+    pub(crate) lists: AtomicU64,
 }
 
 impl Failing {
     pub(crate) fn new() -> Arc<Failing> {
         let inner = Memory::new("test", 1);
         let (is_unlisted, unwritable_from) = (AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Failing { inner, is_unlisted, unwritable_from, enrolments: AtomicU64::new(0) })
+        Arc::new(Failing {
+            inner,
+            is_unlisted,
+            unwritable_from,
+            enrolments: AtomicU64::new(0),
+            lists: AtomicU64::new(0),
+        })
     }
 }
 
@@ -103,6 +111,7 @@ impl Journal for Failing {
     }
 
     fn cells(&self, prefix: &str) -> Work<'_, Vec<Cell>> {
+        self.lists.fetch_add(u64::from(prefix == "enrolments/"), Ordering::Relaxed);
         if self.is_unlisted.load(Ordering::Relaxed) {
             return Box::pin(async { Err(journal::Error::Unavailable("an election".into())) });
         }
@@ -378,8 +387,22 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let tls = pinned_client_config(&stage.fingerprint, &[b"h2"]).unwrap();
+    by_http2_of(stage, pinned_client_config(&stage.fingerprint, &[b"h2"]).unwrap()).await
+}
+
+/// [`by_http2`], with what is shown and trusted.
+pub(crate) async fn by_http2_of<B>(
+    stage: &Stage,
+    tls: Arc<rustls::ClientConfig>,
+) -> hyper::client::conn::http2::SendRequest<B>
+where
+    B: hyper::body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let stream = TcpStream::connect(stage.control.address()).await.unwrap();
+    // A request must not wait for the acknowledgement of the one before.
+    stream.set_nodelay(true).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TokioIo::new(TlsConnector::from(tls).connect(name, stream).await.unwrap());
     let (sender, connection) =

@@ -1,16 +1,18 @@
-//! Who shows nothing that the cluster has given out: connections, and bodies that are begun.
+//! Who shows nothing that the cluster has given out: connections, and bodies that are begun. And a node with too many connections.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use control::limits::CONNECTIONS_PER_NODE_MAX;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::stage::{PATIENCE, Stage, by_http2};
+use super::stage::{PATIENCE, Stage, TestNode, by_http2, by_http2_of};
 
 /// A body that stops after its first piece, and does not end.
 struct Stopped(Option<Bytes>);
@@ -81,4 +83,38 @@ async fn a_connection_without_a_good_token_is_closed_and_one_with_it_stays() {
     assert_eq!(begin(&mut operator, "/v1/purges", &stage.admin, 3 << 20).await, 413);
     stage.wait("its end", async |_| stranger.is_closed()).await;
     assert!(!operator.is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_takes_its_part_of_the_connections_alone() {
+    let stage = Stage::start().await;
+    let (greedy, other) = (stage.node("fra-1", "fra").await, stage.node("fra-2", "fra").await);
+    // Their feeds would count, too.
+    greedy.stop();
+    other.stop();
+    let ask = async |node: &TestNode| {
+        let mut sender =
+            by_http2_of::<Full<Bytes>>(&stage, node.identity.client_config(b"h2").unwrap()).await;
+        let request =
+            http::Request::get("https://localhost/v1/journal?after=0&limit=1").body(Full::default()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        (sender, status, answer.into_body().collect().await.unwrap().to_bytes())
+    };
+    let mut held = Vec::new();
+    let refused = loop {
+        match ask(&greedy).await {
+            (sender, 200, _) => held.push(sender),
+            (_, 503, body) => break String::from_utf8(body.to_vec()).unwrap(),
+            (_, status, _) => panic!("{status}"),
+        }
+        assert!(held.len() <= CONNECTIONS_PER_NODE_MAX);
+    };
+    assert!(refused.contains("edge \\\"fra-1\\\"") && refused.contains("at most 32 at a time"), "{refused}");
+    assert_eq!(ask(&other).await.1, 200);
+    let metrics = stage.get("/metrics").await.body.to_string();
+    assert!(metrics.contains("limit=\\\"connections_per_node\\\"} 1"), "{metrics}");
+    // Who leaves makes room.
+    drop(held);
+    stage.wait("room", async |_| ask(&greedy).await.1 == 200).await;
 }

@@ -58,6 +58,7 @@ pub(super) fn router(
         .layer(middleware::from_fn_with_state(Arc::clone(&api), want_token));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(wrong_method)
         .merge(guarded)
@@ -133,7 +134,7 @@ impl IntoResponse for Problem {
 
 async fn unknown_path(request: Request) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "the admin API has no such path").found(request.uri().path()).wanted(
-        "/healthz, /metrics, /v1/status, /v1/certificates, /v1/purge, /v1/explain, /v1/check, /v1/reload, /v1/upgrade or \
+        "/healthz, /readyz, /metrics, /v1/status, /v1/certificates, /v1/purge, /v1/explain, /v1/check, /v1/reload, /v1/upgrade or \
          /v1/config/schema",
     )
 }
@@ -174,6 +175,15 @@ async fn want_token(State(api): State<Shared>, request: Request, next: Next) -> 
 async fn wait_for<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this failed; standard error says how");
     tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// Without a configuration each visitor gets 503.
+async fn ready(State(api): State<Shared>) -> Result<&'static str, Problem> {
+    match api.handle.with_snapshot(|snapshot| snapshot.sites.is_empty()) {
+        false => Ok("ok\n"),
+        true => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this edge has no configuration yet")
+            .next("roll one out: perigee apply")),
+    }
 }
 
 async fn metrics(State(api): State<Shared>) -> impl IntoResponse {

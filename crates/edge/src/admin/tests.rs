@@ -143,15 +143,23 @@ fn everything_but_health_and_metrics_wants_the_token() {
         }
     }
     assert_eq!(world.handle.status().purge_position, 0, "nothing was purged");
-    for start in ["GET /healthz", "GET /metrics"] {
+    for start in ["GET /healthz", "GET /readyz", "GET /metrics"] {
         assert_eq!(world.send(start, "Host: localhost\r\n", "").0, 200, "{start}");
     }
 }
 
 #[test]
+fn an_edge_without_a_configuration_lives_and_is_not_ready() {
+    let settings = Snapshot::for_origin("http://127.0.0.1:9").unwrap().edge;
+    let world = world_of(Snapshot::without_sites(settings));
+    let status = |start| world.send(start, "Host: localhost\r\n", "").0;
+    assert_eq!((status("GET /healthz"), status("GET /readyz")), (200, 503));
+}
+
+#[test]
 fn web_pages_are_refused_even_with_the_token() {
     let world = world();
-    for start in PATHS.into_iter().chain(["GET /metrics", "GET /healthz"]) {
+    for start in PATHS.into_iter().chain(["GET /metrics", "GET /healthz", "GET /readyz"]) {
         for page in [
             "Host: localhost\r\nOrigin: https://evil.example\r\n",
             "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
@@ -195,7 +203,7 @@ fn while_a_purge_waits_others_are_answered() {
             assert!(begin.elapsed() < Duration::from_secs(10), "the purge never begins");
             std::thread::sleep(Duration::from_millis(1));
         }
-        for start in ["GET /healthz", "GET /metrics"] {
+        for start in ["GET /healthz", "GET /readyz", "GET /metrics"] {
             assert_eq!(world.send(start, "Host: localhost\r\n", "").0, 200, "{start}");
         }
         assert_eq!(world.ask("GET /v1/status", "").0, 200);

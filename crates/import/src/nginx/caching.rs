@@ -32,6 +32,10 @@ const OF_EVERY_KEY: [&str; 14] = [
 const QUERY_NOT_SENT: &str = "what of the query is not in the key is not sent to the origin either, where nginx sent that of whoever asked first: \
                               keep what the origin needs (query.keep)";
 
+/// What nginx takes from the origin before all else.
+pub(super) const ACCEL_EXPIRES: &str = "nginx goes by the origin's X-Accel-Expires first, which is not read here: where it says 0, have the origin say \
+                                        Cache-Control: no-store.";
+
 impl<'a> World<'a> {
     /// Whether the location uses a cache; `prefix` is that of its pass.
     pub(super) fn is_cached(&mut self, scope: &Scope<'a>, prefix: &str) -> bool {
@@ -55,6 +59,11 @@ impl<'a> World<'a> {
                     .not_mapped(methods.id, "answers to POST are not stored; GET and HEAD always are"),
                 false => self.ledger.not_needed(methods.id, "GET and HEAD are what is cached"),
             }
+        }
+        if let Some(cache) = scope.last(&format!("{prefix}_cache"))
+            && hears_accel_expires(scope, prefix)
+        {
+            self.ledger.not_mapped(cache.id, ACCEL_EXPIRES);
         }
         unsaid
     }
@@ -311,6 +320,12 @@ impl<'a> World<'a> {
         }
         (conditions, unsaid)
     }
+}
+
+/// Whether the origin's X-Accel-Expires counts there.
+pub(super) fn hears_accel_expires(scope: &Scope<'_>, prefix: &str) -> bool {
+    let ignored = scope.all(&format!("{prefix}_ignore_headers"));
+    !ignored.iter().flat_map(|one| &one.args).any(|name| name.eq_ignore_ascii_case("X-Accel-Expires"))
 }
 
 /// What of the query is in the key; nginx's own has all of it.

@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::lexer::Statement;
+use super::site::SURROGATE_CONTROL;
 use crate::draft::{Keys, quote};
 use crate::ledger::Id;
 
@@ -94,6 +95,7 @@ impl Reader<'_> {
         let port = if port == "80" || port == "http" { String::new() } else { format!(":{port}") };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         self.map(&mut keys, "origin", quote(&format!("http://{host}{port}")), &ids);
+        self.ledger.not_mapped(statement.id, SURROGATE_CONTROL);
         self.first.get_or_insert_with(|| name.to_owned());
         self.backends.insert(name.to_owned(), keys);
     }

@@ -5,6 +5,10 @@ use crate::condition::Condition;
 use crate::draft::{DraftRule, DraftSite, Keys, close, quote, secs, simplify};
 use crate::ledger::Id;
 
+/// What Varnish's own vcl_backend_response takes from the origin.
+pub(super) const SURROGATE_CONTROL: &str = "Varnish keeps nothing that says Surrogate-Control: no-store, which is not read here: have the origin say \
+                                            Cache-Control: no-store there.";
+
 impl Reader<'_> {
     pub(super) fn site(&mut self, paths: Vec<Path>) -> DraftSite {
         let first = self.first.as_ref().and_then(|name| self.backends.get(name)).cloned().unwrap_or_default();
@@ -34,11 +38,9 @@ impl Reader<'_> {
         keys.set("set_cookie", quote("never"), &[]);
         // Nor are static files opened to scripts of other sites.
         keys.set("cors", quote("off"), &[]);
-        let remark = "Varnish keeps nothing that says Surrogate-Control: no-store, which is not read here: have the origin say \
-                      Cache-Control: no-store there.";
         DraftSite {
             name: "default".into(),
-            remarks: vec![remark.into()],
+            remarks: vec![SURROGATE_CONTROL.into()],
             keys,
             rules,
             ..DraftSite::default()

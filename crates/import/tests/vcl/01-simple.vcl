@@ -11,6 +11,7 @@ sub vcl_backend_response {
 }
 sub vcl_deliver { set resp.http.X-Cache = "HIT"; unset resp.http.X-Powered-By; }
 #### expect
+# left: backend default
 [[site.test]]
 get = "/admin/x"
 expect = { cache = false, origin = "http://10.0.0.1:8080" }

@@ -19,6 +19,8 @@ sub vcl_backend_response { if (beresp.status == 404) { set beresp.ttl = 10s; } }
 # left: import std
 # left: .window
 # left: .threshold
+# left: backend app
+# left: backend images
 # left: acl purgers
 # left: "127.0.0.1"
 # left: if (! client.ip

@@ -11,6 +11,7 @@ sub vcl_hash { hash_data(req.url); if (req.http.host) { hash_data(req.http.host)
 sub vcl_hit { return (deliver); }
 sub vcl_backend_response { set beresp.ttl = 5m; set beresp.keep = 1d; set beresp.do_gzip = true; return (deliver); }
 #### expect
+# left: backend default
 # left: return (synth (403
 # left: sub vcl_hit
 [[site.test]]

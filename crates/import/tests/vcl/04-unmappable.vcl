@@ -17,7 +17,9 @@ sub vcl_backend_response {
 }
 #### expect
 # left: include
+# left: backend b1
 # left: .max_connections
+# left: backend b2
 # left: sub vcl_init
 # left: new rr
 # left: rr.add_backend

@@ -30,6 +30,7 @@ sub vcl_backend_response {
 sub vcl_deliver { if (obj.hits > 0) { set resp.http.X-Cache = "HIT"; } unset resp.http.X-Powered-By; }
 #### expect
 # left: import std
+# left: backend default
 # left: acl purgers
 # left: "127.0.0.1"
 # left: set req.http.Host = regsub (req.http.Host, ":[0-

@@ -21,6 +21,8 @@ sub vcl_backend_response {
     if (beresp.status == 503) { return (retry); }
 }
 #### expect
+# left: backend web
+# left: backend api
 # left: if (req.url ~ "^/[a-z][a-z]/")
 # left: set req.url = regsub (req.url, "^/[a-z][a-z]/",
 # left: if (req.url ~ "^/account/")

@@ -21,6 +21,7 @@ sub vcl_backend_response {
 sub vcl_synth { set resp.http.Content-Type = "text/plain"; return (deliver); }
 #### expect
 # left: import std
+# left: backend news
 # left: acl staff
 # left: "198.51.100.0" / 24
 # left: if (client.ip ~ staff)

@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use model::url::is_fingerprinted;
 use semantics::directives::{ResponseDirectives, Scope};
 use semantics::{Fields, Refusal, Why};
 
 use super::verify::visit_of;
-use crate::class::{Kind, is_fingerprinted, may_be_fingerprinted, pattern};
+use crate::class::{Kind, may_be_fingerprinted, pattern};
 use crate::log::{Record, said_length};
 use crate::replay::{Decision, Replay};
 

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::ControlAddress;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -35,6 +36,10 @@ const SPREAD_MAX: Duration = Duration::from_secs(20);
 
 /// After a refusal: only an operator can change it.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Questions of one dialer under way, each on a connection of its own; more wait. A control takes 32 connections of a node, of which one is
+/// the feed's, and some may be of lines that have swallowed them.
+const ASKS_MAX: usize = 16;
 
 /// Lines that are handed to a node together, at most.
 const LINES_TOGETHER_MAX: usize = 64;
@@ -83,17 +88,20 @@ pub enum Link<'a> {
 pub struct Dialer {
     urls: Vec<String>,
     tls: Box<dyn Fn() -> Result<Arc<rustls::ClientConfig>, rustls::Error> + Send + Sync>,
+    asks: Semaphore,
 }
 
 impl Dialer {
     /// `identity` is asked at each dial, so that a renewed certificate is used at the next one.
     pub fn new(urls: Vec<String>, identity: impl Fn() -> Arc<Identity> + Send + Sync + 'static) -> Self {
-        Dialer { urls, tls: Box::new(move || identity().client_config(b"h2")) }
+        let tls = Box::new(move || identity().client_config(b"h2"));
+        Dialer { urls, tls, asks: Semaphore::new(ASKS_MAX) }
     }
 
     /// For whoever has no certificate yet and knows the [`fingerprint`](trust::fingerprint) of the authority alone.
     pub fn pinned(urls: Vec<String>, authority: String) -> Self {
-        Dialer { urls, tls: Box::new(move || pinned_client_config(&authority, &[b"h2"])) }
+        let tls = Box::new(move || pinned_client_config(&authority, &[b"h2"]));
+        Dialer { urls, tls, asks: Semaphore::new(ASKS_MAX) }
     }
 
     /// Asks the controls in turn, from any one on, until one answers 200.
@@ -119,6 +127,8 @@ impl Dialer {
         json: Option<Bytes>,
         bytes_max: usize,
     ) -> Result<(StatusCode, Bytes), String> {
+        // It is never closed.
+        let _turn = self.asks.acquire().await.ok();
         let mut answer = Err("there is no control to ask".to_owned());
         for url in self.in_turn() {
             let asked = self.ask_one(url, &method, path, json.clone(), bytes_max);

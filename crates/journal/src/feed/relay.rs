@@ -48,6 +48,8 @@ pub struct Relay {
     above: Arc<Dialer>,
     /// Configurations by hash, the newest last.
     texts: Mutex<VecDeque<(String, Bytes)>>,
+    /// Held while one is fetched: all nodes want the same at the same moment.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -55,7 +57,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 impl Relay {
     /// For a hub, and who has what it lacks.
     pub fn new(hub: Arc<Hub>, above: Arc<Dialer>) -> Arc<Relay> {
-        Arc::new(Relay { hub, above, texts: Mutex::default() })
+        Arc::new(Relay { hub, above, texts: Mutex::default(), fetching: tokio::sync::Mutex::default() })
     }
 
     /// Serves nodes for ever; cancelling it ends their feeds. `identity` is asked for each connection, so that a renewed
@@ -141,12 +143,16 @@ impl Relay {
     }
 
     async fn text(&self, hash: &str) -> Answer {
-        let held = self.texts.lock().iter().find(|(known, _)| known == hash).map(|(_, text)| text.clone());
-        if let Some(text) = held {
+        let held = || self.texts.lock().iter().find(|(known, _)| known == hash).map(|(_, text)| text.clone());
+        if let Some(text) = held() {
             return answer(StatusCode::OK, text);
         }
         if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return refusal(StatusCode::BAD_REQUEST, "wanted the SHA-256 of a text, in hex");
+        }
+        let _turn = self.fetching.lock().await;
+        if let Some(text) = held() {
+            return answer(StatusCode::OK, text);
         }
         match self.above.get(&format!("/v1/blobs/{hash}"), TEXT_BYTES_MAX).await {
             Ok(text) if text_hash(&text) == hash => {

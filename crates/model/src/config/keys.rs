@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::site::RULES_MAX;
 use crate::breaker::BreakerPolicy;
 use crate::budget;
 use crate::compress;
@@ -208,7 +209,7 @@ static POP: Table = Table {
         key(
             "edges",
             Kind::List(&text("an address", "203.0.113.10")),
-            "The addresses that visitors are sent to, IPv4 and IPv6. Of another CDN, only for a domain that is the zone itself, where no CNAME may stand.",
+            "The addresses that visitors are sent to, IPv4 and IPv6, at most 64. Of another CDN, only for a domain that is the zone itself, where no CNAME may stand.",
         )
         .or("needed without `cname`"),
         key(
@@ -364,7 +365,7 @@ static OF_WHICH: Table = Table {
         key(
             "pop",
             text("a name of letters, digits, \"-\", \"_\" and \".\"", "fra"),
-            "The place where the node stands. Changes reach one place before they reach all.",
+            "The PoP in which the node stands, as its token says. Changes reach one PoP before they reach all.",
         )
         .or("none"),
     ]],
@@ -397,7 +398,7 @@ static EDGE: Table = Table {
         key(
             "listen_tls",
             Kind::List(&text("an address with port", "0.0.0.0:443")),
-            "Addresses for visitors who speak TLS, with HTTP/2 or HTTP/1.1.",
+            "Addresses for visitors who speak TLS, with HTTP/2 or HTTP/1.1; and on the same UDP ports HTTP/3, unless `http3` is false.",
         )
         .or("none"),
         key(
@@ -760,7 +761,7 @@ pub(crate) static SITE: Table = Table {
             key(
                 "origin",
                 ORIGIN,
-                "Where the content comes from; of a list, the first that is well. A path in the URL is put in front of every path.",
+                "Where the content comes from; of a list, at most 16, the first that is well. A path in the URL is put in front of every path.",
             )
             .required(),
             key(
@@ -797,7 +798,7 @@ pub(crate) static SITE: Table = Table {
         ORIGIN_KEYS,
         CHOICES,
         &[
-            key("rule", tables(&RULE), "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
+            key("rule", Kind::Tables { of: &RULE, max: Some(RULES_MAX) }, "One rule; the first that matches decides. What it doesn't say, the site's own keys say."),
             key("test", tables(&TEST), "One test of the rules, run by `perigee check` and before the file comes into force."),
         ],
     ],
@@ -845,7 +846,7 @@ static RULE: Table = Table {
                 Kind::List(&STATUS),
                 "Makes it a response rule: used once the response's status is known, for response_headers and browser_ttl only.",
             ),
-            key("origin", ORIGIN, "Other origins than the site's."),
+            key("origin", ORIGIN, "Other origins than the site's, at most 16."),
         ],
         ORIGIN_KEYS,
         CHOICES,

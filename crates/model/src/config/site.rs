@@ -44,10 +44,7 @@ pub(super) fn build(findings: &mut Findings<'_>, section: &Section, index: usize
         rules.push(build_rule(findings, rule_section, conditions, &defaults, position as u32 + 1));
     }
     refuse_same_titles(findings, &rules, section);
-    if rules.len() > RULES_MAX {
-        let message = format!("the site has {} rules; it may have {RULES_MAX}", rules.len());
-        findings.error(&places[RULES_MAX].span, message, "one path list in one rule says the same");
-    } else {
+    if rules.len() <= RULES_MAX {
         warn_of_shadowed(findings, &rules, &places);
     }
     rules.iter_mut().chain([&mut defaults]).filter_map(|rule| rule.rewrite.as_mut()).for_each(|rewrite| {

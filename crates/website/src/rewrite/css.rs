@@ -46,6 +46,8 @@ enum State {
     Escaped {
         quote: u8,
         is_url: bool,
+        /// Behind a backslash and CR, which are one line's end with LF.
+        is_at_cr: bool,
     },
     /// Behind a backslash outside of strings.
     Backslash,
@@ -165,7 +167,7 @@ impl Scanner {
                         }
                         self.state = State::Plain;
                     } else if byte == b'\\' {
-                        self.state = State::Escaped { quote, is_url };
+                        self.state = State::Escaped { quote, is_url, is_at_cr: false };
                     } else if is_url && !self.may_be_url(&input[kept..=at]) {
                         self.give_up(&input[kept..=at], out);
                         kept = at + 1;
@@ -178,7 +180,15 @@ impl Scanner {
                         continue;
                     }
                 }
-                State::Escaped { quote, is_url } => self.state = State::Text { quote, is_url },
+                State::Escaped { quote, is_url, is_at_cr: false } if byte == b'\r' => {
+                    self.state = State::Escaped { quote, is_url, is_at_cr: true };
+                }
+                State::Escaped { quote, is_url, is_at_cr } => {
+                    self.state = State::Text { quote, is_url };
+                    if is_at_cr && byte != b'\n' {
+                        continue;
+                    }
+                }
             }
             at += 1;
         }
@@ -377,6 +387,12 @@ mod tests {
             ),
             ("a{content:\"url(/x)\"}", "a{content:\"url(/x)\"}"),
             ("a{content:\"\\\"url(/x)\"}", "a{content:\"\\\"url(/x)\"}"),
+            ("a{content:\"\\\r\nurl(/x)\";b:url(/y)}", "a{content:\"\\\r\nurl(/x)\";b:url(MOVED/y)}"),
+            ("a{content:\"\\\r\";b:url(/y)}", "a{content:\"\\\r\";b:url(MOVED/y)}"),
+            (
+                "@import \"/x\\\r\n.css\";@import \"/y\";",
+                "@import \"MOVED/x\\\r\n.css\";@import \"MOVED/y\";",
+            ),
             ("/* url(/x) */a{b:url(/y)}", "/* url(/x) */a{b:url(MOVED/y)}"),
             ("/* * / **/a{b:url(/y)}", "/* * / **/a{b:url(MOVED/y)}"),
             ("a{b:myurl(/x)}", "a{b:myurl(/x)}"),

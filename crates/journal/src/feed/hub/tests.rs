@@ -1,10 +1,18 @@
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 use http::StatusCode;
+use http_body_util::Full;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::change::{Audience, Candidate, Version, receipt_signed};
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::feed::dial::{Link, Told};
@@ -12,7 +20,7 @@ use crate::feed::{Down, Hello, Receipt, Relay, Steering, Vitals, follow};
 use crate::memory::Memory;
 use crate::{Commit, Digest};
 use trust::testing::Authority;
-use trust::{Identity, fingerprint, pinned_client_config, verify};
+use trust::{Identity, fingerprint, pinned_client_config, text_hash, verify};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -463,6 +471,69 @@ async fn a_dialer_asks_the_next_control_when_one_is_away() {
     });
     let why = nobody.get("/v1/journal?after=0&limit=5", 1 << 20).await.unwrap_err();
     assert!(why.contains("refused"), "{why}");
+}
+
+#[tokio::test]
+async fn a_dialer_has_so_many_questions_under_way_and_the_others_wait() {
+    let cluster = Cluster::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let identity = cluster.edge("fra-1").identity.clone();
+    let urls = vec![format!("https://{}", listener.local_addr().unwrap())];
+    let dialer = Arc::new(Dialer::new(urls, move || identity.clone()));
+    let asking: Vec<_> = (0..40)
+        .map(|_| {
+            let dialer = dialer.clone();
+            Running(tokio::spawn(async move { drop(dialer.get("/v1/journal", 1).await) }))
+        })
+        .collect();
+    let mut open = Vec::new();
+    while let Ok(accepted) = timeout(Duration::from_millis(500), listener.accept()).await {
+        open.push(accepted.unwrap());
+    }
+    assert_eq!(open.len(), 16);
+    drop(open);
+    timeout(PATIENCE, listener.accept()).await.expect("nobody has its turn").unwrap();
+    drop(asking);
+}
+
+#[tokio::test]
+async fn a_relay_fetches_a_text_once_for_all_who_ask() {
+    let cluster = Cluster::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let above = format!("https://{}", listener.local_addr().unwrap());
+    let tls = cluster.authority.identity(Role::Control, "c2", 7).server_config().unwrap();
+    let (text, fetched) = (Bytes::from("all nodes want it"), Arc::new(AtomicUsize::new(0)));
+    let path = format!("/v1/blobs/{}", text_hash(&text));
+    let (content, count) = (text.clone(), fetched.clone());
+    let _above = Running(tokio::spawn(async move {
+        loop {
+            let stream = TlsAcceptor::from(tls.clone()).accept(listener.accept().await.unwrap().0).await;
+            let (content, count) = (content.clone(), count.clone());
+            let service = service_fn(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Ok::<_, Infallible>(http::Response::new(Full::new(content.clone()))))
+            });
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream.unwrap()), service);
+            tokio::spawn(connection);
+        }
+    }));
+    let dialer = |url: &str, identity: Identity| {
+        let identity = Arc::new(identity);
+        Arc::new(Dialer::new(vec![url.to_owned()], move || identity.clone()))
+    };
+    let relay = || cluster.authority.identity(Role::Relay, "r1", 7);
+    let (url, _serving) = serve(&cluster.hub, relay(), dialer(&above, relay())).await;
+    let node = dialer(&url, cluster.authority.identity(Role::Edge, "fra-1", 7));
+    let mut asking = JoinSet::new();
+    for _ in 0..10 {
+        let (node, path) = (node.clone(), path.clone());
+        asking.spawn(async move { node.get(&path, 1 << 10).await });
+    }
+    for got in asking.join_all().await {
+        assert_eq!(got, Ok(text.clone()));
+    }
+    assert_eq!(fetched.load(Ordering::Relaxed), 1);
 }
 
 impl Hub {

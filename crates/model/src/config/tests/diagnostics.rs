@@ -541,7 +541,7 @@ origin = "https://o.example"
 path = "/"
 "#,
         &[
-            "5:1 error: rule is a table; wanted is any number of [[site.rule]] | begin each with a line [[site.rule]]",
+            "5:1 error: rule is a table; wanted is at most 1000 of [[site.rule]] | begin each with a line [[site.rule]]",
         ],
     );
     // What a table lacks may be what could not be read.
