@@ -2,7 +2,7 @@
 //! whole to be understood is gathered, and bounded before a byte of it is kept.
 //!
 //! ```text
-//! push(bytes) ─► next() ─► Fields, Data, Settings, …   ─► end()
+//! push(bytes) ─► next() ─► Section, Data, Settings, …
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
