@@ -52,6 +52,9 @@ use crate::Handle;
 
 /// Connections at once; more wait in the listen queue. A scraper, some commands and a dashboard are a handful.
 const CONNECTIONS_MAX: usize = 64;
+/// How many of them may wait for a disk or another process at once, each in a thread: purges, reloads and what is looked at. More
+/// wait for those; health and metrics never do.
+const WAITING_MAX: usize = 8;
 /// Time for a whole exchange, from the accepted connection to the last byte of the answer.
 const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time for a complete request head.
@@ -270,7 +273,10 @@ impl Admin {
         let address = listener.local_addr()?;
         let guard = guard::Guard::new(token, address.ip().to_canonical().is_loopback());
         let router = api::router(handle, configuration, upgrades, guard, further.unwrap_or_default());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(WAITING_MAX)
+            .build()?;
         let (stop, stopped) = oneshot::channel();
         let (paused, is_paused) = watch::channel(false);
         thread::Builder::new().name("admin".into()).spawn(move || {
@@ -348,4 +354,4 @@ async fn exchange(stream: TcpStream, router: axum::Router) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

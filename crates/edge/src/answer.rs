@@ -1,5 +1,5 @@
 //! What the flow decided to send, before any protocol has written it: the seam between the request machine and the
-//! protocols. HTTP/1.1 renders it in [`crate::connection`].
+//! protocols. All of them render its head by [`crate::deliver`].
 
 use std::sync::Arc;
 

@@ -47,13 +47,13 @@ pub(crate) fn answer(worker: &Worker, request: &Request) -> Option<Answer> {
     }
     let now_secs = (request.now.0 / 1_000).max(0) as u64;
     Some(match (&request.method, path) {
-        (Method::Get, SCRIPT_PATH) => {
+        (Method::Get | Method::Head, SCRIPT_PATH) => {
             let views = site.and_then(|site| worker.shared.rum.part(site, request, now_secs));
             let trips = measuring.map(|measuring| measuring.part(&loaded.snapshot, request.client, now_secs));
             let waits = site.is_some_and(rum::waits_for_consent);
             say(200, Some(script(views.as_deref(), trips.as_deref(), waits)))
         }
-        (Method::Get, PATH) => say(204, None),
+        (Method::Get | Method::Head, PATH) => say(204, None),
         (Method::Post, PATH) => {
             let query = request.query().unwrap_or_default();
             let told = match (query.strip_prefix("v="), measuring, site) {
@@ -66,8 +66,18 @@ pub(crate) fn answer(worker: &Worker, request: &Request) -> Option<Answer> {
             };
             say(told.map_or_else(|status| status, |()| 204), None)
         }
-        _ => say(405, None),
+        (_, SCRIPT_PATH) => not_allowed("GET, HEAD"),
+        _ => not_allowed("GET, HEAD, POST"),
     })
+}
+
+/// RFC 9110 §15.5.6.
+fn not_allowed(allowed: &str) -> Answer {
+    let mut answer = say(405, None);
+    if let Head::Own(fields) = &mut answer.head {
+        fields.append_unchecked(b"Allow", allowed.as_bytes());
+    }
+    answer
 }
 
 fn say(status: u16, script: Option<String>) -> Answer {

@@ -58,7 +58,7 @@ pub(crate) struct Visitor {
 }
 
 /// The visitor is gone, too slow, or the answer could not be completed: close without another word.
-struct Gone;
+pub(crate) struct Gone;
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Self {
@@ -94,7 +94,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
             visitor.client = client;
         }
     }
-    let client = counted_client(&worker, &visitor);
+    let client = counted_client(&worker, visitor.client);
     let Ok(_counted) = count(&worker, client) else { return };
     let measuring = &worker.shared.measuring;
     // To a proxy before us it would be another way than the visitor's.
@@ -120,7 +120,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, peer: SocketAdd
 
 /// Serves one connection of QUIC until either side has had enough.
 pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connection, visitor: Visitor) {
-    let Ok(_counted) = count(&worker, counted_client(&worker, &visitor)) else { return };
     let measuring = &worker.shared.clone().measuring;
     let measured = measuring.wants_connection(&worker.loaded().snapshot);
     let measured = measured.then(|| (connection.clone(), visitor.client));
@@ -131,13 +130,13 @@ pub(crate) async fn serve_http3(worker: Rc<Worker>, connection: quinn::Connectio
 }
 
 /// Whom a connection is counted for; nobody, if it is of those who stand before us for others.
-fn counted_client(worker: &Worker, visitor: &Visitor) -> Option<IpAddr> {
+pub(crate) fn counted_client(worker: &Worker, client: IpAddr) -> Option<IpAddr> {
     let trusted = &worker.loaded().snapshot.edge.trusted_proxies;
-    (!forwarded::is_trusted(trusted, visitor.client)).then_some(visitor.client)
+    (!forwarded::is_trusted(trusted, client)).then_some(client)
 }
 
 /// Counts a connection while it is open, if its client may have only so many.
-fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone> {
+pub(crate) fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone> {
     let (Some(client), Some(most)) = (client, worker.limits().connections_per_client_max) else {
         return Ok(None);
     };
@@ -150,12 +149,8 @@ fn count(worker: &Worker, client: Option<IpAddr>) -> Result<Option<Opened>, Gone
     }
 }
 
-/// The TLS handshake; whether HTTP/2 comes out of it, and what the visitor has shown. `client` is whom it is counted for.
-async fn shake_hands(
-    worker: &Rc<Worker>,
-    client: Option<IpAddr>,
-    socket: Prefixed,
-) -> Result<(Io, bool, Shown), Gone> {
+/// Counts a handshake while it is under way, if there may be one more. `client` is whom it is counted for.
+pub(crate) fn count_handshake(worker: &Worker, client: Option<IpAddr>) -> Result<Opened, Gone> {
     let limits = worker.limits();
     if let (Some(rate), Some(client)) = (&limits.handshakes_per_client, client)
         && worker.take(Counted::Handshakes(client), rate).is_err()
@@ -164,15 +159,24 @@ async fn shake_hands(
         return Err(Gone);
     }
     let of_client = limits.handshakes_max / HANDSHAKES_CLIENT_SHARE;
-    let _under_way = worker.handshakes.enter(client, of_client, limits.handshakes_max).map_err(|full| {
+    worker.handshakes.enter(client, of_client, limits.handshakes_max).map_err(|full| {
         worker.count_limit(match full {
             Full::Total => Limit::Handshakes,
             Full::Client => Limit::HandshakesPerClient,
         });
         Gone
-    })?;
+    })
+}
+
+/// The TLS handshake; whether HTTP/2 comes out of it, and what the visitor has shown. `client` is whom it is counted for.
+async fn shake_hands(
+    worker: &Rc<Worker>,
+    client: Option<IpAddr>,
+    socket: Prefixed,
+) -> Result<(Io, bool, Shown), Gone> {
+    let _under_way = count_handshake(worker, client)?;
     let watch = worker.watch();
-    watch.set(worker.tick_after(limits.handshake_timeout));
+    watch.set(worker.tick_after(worker.limits().handshake_timeout));
     let (config, asking) = worker.tls().tcp(&worker.loaded()).map_err(|_| Gone)?;
     let sealed = within(worker, &watch, Sealed::open(config, socket)).await?;
     let session = sealed.session();

@@ -143,6 +143,11 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
             out.extend_from_slice(STRICT_TRANSPORT);
         }
     }
+    // What is stored has one.
+    let has_date = match (&edited, &answer.head) {
+        (Some(fields), Head::Own(_)) | (None, Head::Own(fields)) => fields.contains("date"),
+        (_, Head::Stored(_) | Head::Negotiated(..)) => true,
+    };
     let mut alt_svc = request.alt_svc;
     match (edited, &answer.head) {
         (Some(fields), _) => {
@@ -153,6 +158,12 @@ fn write_fields(out: &mut Vec<u8>, worker: &Worker, request: &Request, answer: &
         (None, Head::Stored(stored)) => out.extend_from_slice(stored.head()),
         (None, Head::Negotiated(stored, form)) => coding::write_head(out, stored.head(), *form),
         (None, Head::Own(fields)) => out.extend_from_slice(fields.as_block()),
+    }
+    if !has_date {
+        // RFC 9110 §6.6.1.
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(semantics::date::format(request.now).as_str().as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
     match alt_svc {
         Some(AltSvc::Http3(port)) => {
@@ -378,6 +389,25 @@ pub(crate) fn emit(worker: &Worker, request: &Request, told: &Told, why: Why, se
         is_collapsed: told.note.collapsed,
         sent_bytes: sent.head_bytes + sent.body_bytes,
     });
+}
+
+/// Tells the observer of a request whose visitor has left before there was an answer.
+pub(crate) fn emit_gone(worker: &Worker, request: &Request, at: RuleAt) {
+    let told = Told {
+        status: 0,
+        head: Head::Own(Fields::new()),
+        note: Note::of(Why::ClientGone),
+        age: None,
+        rule: Some(at),
+        origin: None,
+    };
+    let sent = Sent {
+        head_bytes: 0,
+        body_bytes: 0,
+        received_bytes: request.received_bytes.get(),
+        first_byte: request.started.elapsed(),
+    };
+    emit(worker, request, &told, Why::ClientGone, &sent);
 }
 
 /// What of the request chose this answer among others of its URL: by Vary, and by what its rule puts into the key. Empty, and

@@ -265,6 +265,11 @@ impl Flow {
         matches!(self.step, Step::Pass { why: Why::Upgrade })
     }
 
+    /// By which rule it answers.
+    pub(crate) fn at(&self) -> RuleAt {
+        self.at.clone()
+    }
+
     /// Interim responses that come while the flow waits.
     pub(crate) fn interim(&self) -> Interim {
         self.interim.clone()
@@ -555,26 +560,40 @@ impl Flow {
             }
             _ => None,
         };
-        let asking = Asking::begin(&self.worker, &self.request, tracing::FETCH, Some(why), &mut fields);
-        let request = OriginRequest {
-            method: self.request.method.as_str().into(),
-            target: fetch::sent_target(&self.at, &self.request).into(),
-            host: normalise_host(&self.request.authority).into(),
-            fields,
-            retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
-            body,
-            takes_trailers: self.request.takes_trailers,
-            on_behalf_of: Some(self.at.counted_for()),
-            upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
-            patience: None,
-            askers: Askers::new(class),
+        let mut whole = rewriting::ask_whole(&self.at, &fields);
+        let mut body = body;
+        if !matches!(body, RequestBody::Empty) {
+            // It cannot be sent twice.
+            fields = whole.take().unwrap_or(fields);
+        }
+        let fetched = loop {
+            let asking = Asking::begin(&self.worker, &self.request, tracing::FETCH, Some(why), &mut fields);
+            let request = OriginRequest {
+                method: self.request.method.as_str().into(),
+                target: fetch::sent_target(&self.at, &self.request).into(),
+                host: normalise_host(&self.request.authority).into(),
+                fields,
+                retry_safe: self.request.method.is_safe() && matches!(body, RequestBody::Empty),
+                body: std::mem::replace(&mut body, RequestBody::Empty),
+                takes_trailers: self.request.takes_trailers,
+                on_behalf_of: Some(self.at.counted_for()),
+                upgrade: (why == Why::Upgrade).then(|| "websocket".into()),
+                patience: None,
+                askers: Askers::new(class),
+            };
+            let interim = self.interim.clone();
+            let fetched =
+                self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
+                    interim.push(status, fields);
+                });
+            let mut fetched = fetched.await;
+            Asking::ended(asking, &mut fetched);
+            let is_unfit = fetched.as_ref().is_ok_and(|response| rewriting::is_part(&self.at, response));
+            match whole.take().filter(|_| is_unfit) {
+                Some(without_range) => fields = without_range,
+                None => break fetched,
+            }
         };
-        let interim = self.interim.clone();
-        let fetched = self.worker.origins.fetch(&self.at.rule().origin, request, move |status, fields| {
-            interim.push(status, fields);
-        });
-        let mut fetched = fetched.await;
-        Asking::ended(asking, &mut fetched);
         match fetched {
             Ok(mut response) => {
                 rewriting::apply(&self.worker, &self.at, &self.request, None, &mut response);

@@ -6,7 +6,7 @@
 //! to the visitor's encoder, and we make none use of the visitor's. So no stream ever waits for another, and what a
 //! connection can make us remember is nothing.
 //!
-//! What is not supported: server push, and CONNECT in all its forms.
+//! What is not supported: server push, and CONNECT but for WebSocket (RFC 9220).
 
 pub(crate) mod frames;
 mod huffman;

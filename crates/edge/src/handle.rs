@@ -278,8 +278,7 @@ impl Edge {
         let tls = Tls::new(&tls_base, Offered::by(&snapshot), &certificates, &[]).map_err(StartError::Tls)?;
         let workers = workers(&edge);
         let site_numbers = SiteNumbers::default();
-        let loaded =
-            Arc::new(Loaded::new(snapshot, &client_authorities, &site_numbers, &registry, tier.is_some()));
+        let mut loaded = Loaded::new(snapshot, &client_authorities, &site_numbers, &registry, tier.is_some());
         let certified = Arc::new(Certified::default());
         if let Some(identity) = tier {
             certified.replace(identity);
@@ -293,6 +292,8 @@ impl Edge {
         for trouble in origins.configure(loaded.origin_groups()) {
             eprintln!("perigee: {trouble}");
         }
+        loaded.origins = Some(origins.named(loaded.origin_groups()));
+        let loaded = Arc::new(loaded);
         let in_flight = InFlight::new(edge.store.in_flight().0);
         let place = Place {
             in_flight: in_flight.clone(),
@@ -612,15 +613,16 @@ impl Handle {
             self.shared.disks.switch(snapshot.switches.disk);
             let offered = self.with_snapshot(Offered::by);
             let Shared { site_numbers, registry, .. } = &*self.shared;
-            let loaded = Arc::new(Loaded::new(
+            let mut loaded = Loaded::new(
                 snapshot,
                 client_authorities,
                 site_numbers,
                 registry,
                 self.shared.certified.is_there(),
-            ));
+            );
             let mut troubles = self.origins.configure(loaded.origin_groups());
-            self.shared.loaded.replace(loaded);
+            loaded.origins = Some(self.origins.named(loaded.origin_groups()));
+            self.shared.loaded.replace(Arc::new(loaded));
             troubles
                 .extend(self.offer_again(offered).err().map(|error| format!("TLS is as it was: {error}")));
             self.shared.registry.count_reload(self.shared.clock.wall());

@@ -10,6 +10,7 @@ use model::{OriginGroup, Rule, Scheme, Site, Snapshot};
 use observe::{Registry, Slot};
 use parking_lot::Mutex;
 
+use crate::origin::Named;
 use crate::published::Held;
 use crate::request::Request;
 use crate::tiers::Tiers;
@@ -25,6 +26,8 @@ pub(crate) struct Loaded {
     /// Other edges to ask; `None` on an edge that stands alone.
     tiers: Option<Tiers>,
     asks_for_certificates: bool,
+    /// Kept for the requests that go by it.
+    pub(crate) origins: Option<Named>,
 }
 
 /// What is known of a site beside its configuration.
@@ -91,7 +94,7 @@ impl Loaded {
         let asks_for_certificates = sites.iter().any(|site| site.client_authorities.is_some());
         let version = numbers.loads.fetch_add(1, Ordering::Relaxed);
         let tiers = if is_certified { Tiers::of(&snapshot) } else { None };
-        Loaded { snapshot, version, sites, tiers, asks_for_certificates }
+        Loaded { snapshot, version, sites, tiers, asks_for_certificates, origins: None }
     }
 
     /// A site's slot in the metrics.

@@ -10,7 +10,7 @@
 //!
 //! What it doesn't do: it knows nothing of caching, strips no hop-by-hop fields (its callers do, both ways), and never
 //! looks at a URL that a visitor sent to find out whom to ask: it connects to what the configuration names and to
-//! nothing else. Callers are the flow (for visitors and background revalidation) and the prober.
+//! nothing else. Callers are the flow (for one visitor alone), `tiers` (for fetches that others may follow) and the prober.
 
 mod attempt;
 mod body;
@@ -56,7 +56,7 @@ pub(crate) use budget::{Askers, BudgetReport};
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
-pub(crate) use shared::OriginsShared;
+pub(crate) use shared::{Named, OriginsShared};
 pub(crate) use turns::{Heard, WORDS_MAX};
 
 /// One worker's way to the origins: its pools and its resolved names, and what it shares with the other workers.

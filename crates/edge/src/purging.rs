@@ -265,7 +265,8 @@ fn record(
     }
     let mut clock = shared.purges.write();
     purges.iter().for_each(|purge| clock.record(purge.clone(), position));
-    shared.purge_position.store(position, Ordering::Release);
+    let before = shared.purge_position.fetch_max(position, Ordering::AcqRel);
+    debug_assert!(before < position, "{before} was in force before {position}");
     Ok((position, to_sync))
 }
 

@@ -15,10 +15,10 @@ mod id;
 mod steering;
 pub(crate) mod strays;
 
-use std::cell::Cell;
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,24 +26,26 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::{hkdf, hmac};
-use observe::Limit;
+use model::settings::HANDSHAKES_CLIENT_SHARE;
+use observe::{Handshake, Limit};
 use parking_lot::Mutex;
-use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
 use rustls::pki_types::CertificateDer;
 
 use crate::connection::{self, Visitor};
 use crate::listen::Open;
-use crate::tls::{Asking, Shown};
+use crate::rates::Opened;
+use crate::tls::{self, Asking, Shown};
 use crate::worker::Worker;
 
 pub(crate) use steering::Steering;
 
 /// Handshakes of one worker that may be under way before those who begin another must show that they are where they
-/// say (RFC 9000 §8.1.2, Retry): a round trip more for them, and no state for a flood from invented addresses.
-const HANDSHAKES_UNPROVEN_MAX: usize = 128;
-
-/// Handshakes of one worker that may be under way at all. More are not answered; their visitors try again.
-const HANDSHAKES_MAX: usize = 4096;
+/// say (RFC 9000 §8.1.2, Retry): a round trip more for them, and no state for a flood from invented addresses. As these
+/// are counted for nobody, they are no more than what one client may have.
+const HANDSHAKES_UNPROVEN_MAX: u32 = 128;
 
 /// Beginnings of connections that a worker has read and not yet looked at, and what they may hold together. They wait for
 /// one turn of the worker.
@@ -223,7 +225,6 @@ fn server_config(
 
 /// Takes connections until the edge stops.
 pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Quic>) {
-    let handshakes = Rc::new(Cell::new(0));
     while let Some(incoming) = endpoint.accept().await {
         // What was read before the sockets were left to another process is answered here.
         if worker.is_draining() && !worker.shared.is_gentle.load(Ordering::Relaxed) {
@@ -234,36 +235,39 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Qui
             incoming.refuse();
             continue;
         }
-        if !incoming.remote_address_validated() && handshakes.get() >= HANDSHAKES_UNPROVEN_MAX {
-            worker.count_limit(Limit::HandshakesUnproven);
-            let _ = incoming.retry();
-            continue;
+        let limits = worker.limits();
+        let mut client = connection::counted_client(&worker, incoming.remote_address().ip().to_canonical());
+        if !incoming.remote_address_validated() {
+            let is_rush = worker.handshakes.total()
+                >= HANDSHAKES_UNPROVEN_MAX.min(limits.handshakes_max / HANDSHAKES_CLIENT_SHARE);
+            let is_limited =
+                limits.handshakes_per_client.is_some() || limits.connections_per_client_max.is_some();
+            if is_rush || is_limited && client.is_some() {
+                if is_rush {
+                    worker.count_limit(Limit::HandshakesUnproven);
+                }
+                let _ = incoming.retry();
+                continue;
+            }
+            // Anybody can put another's address on a packet.
+            client = None;
         }
-        let open = (handshakes.get() < HANDSHAKES_MAX).then(|| Open::count(&worker)).flatten();
-        let Some(open) = open else {
+        let Some(open) = Open::count(&worker) else {
             worker.count_limit(Limit::Connections);
             incoming.ignore();
             continue;
         };
+        let counted = connection::count(&worker, client)
+            .and_then(|counted| Ok((counted, connection::count_handshake(&worker, client)?)));
+        let Ok((counted, handshake)) = counted else {
+            incoming.refuse();
+            continue;
+        };
         let Ok((config, asking)) = server_config(&quic.secrets, &worker) else { continue };
-        let handshake = Handshake::of(&handshakes);
-        tokio::task::spawn_local(hold(open, incoming, Arc::new(config), asking, handshake));
-    }
-}
-
-/// A handshake that is under way.
-struct Handshake(Rc<Cell<usize>>);
-
-impl Handshake {
-    fn of(handshakes: &Rc<Cell<usize>>) -> Self {
-        handshakes.set(handshakes.get() + 1);
-        Handshake(handshakes.clone())
-    }
-}
-
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        tokio::task::spawn_local(async move {
+            let _counted = counted;
+            hold(open, incoming, Arc::new(config), asking, handshake).await;
+        });
     }
 }
 
@@ -273,7 +277,7 @@ async fn hold(
     incoming: Incoming,
     config: Arc<ServerConfig>,
     asking: Option<Arc<Asking>>,
-    handshake: Handshake,
+    handshake: Opened,
 ) {
     let worker = open.worker();
     // What is asked early counts for an address, and goes to the origin under it: only for one that has been shown to be the visitor's.
@@ -286,6 +290,10 @@ async fn hold(
                 let (worker, shaking) = (worker.clone(), connection.clone());
                 tokio::task::spawn_local(async move {
                     let _under_way = handshake;
+                    let shaken = pin!(async {
+                        shaken.await;
+                        shaking.close_reason().map_or(Ok(()), Err)
+                    });
                     if shake_hands(&worker, shaken).await.is_none() {
                         shaking.close(VarInt::from_u32(crate::h3::Code::NoError as u32), b"");
                     }
@@ -295,7 +303,7 @@ async fn hold(
             Err(_) => return,
         },
         false => {
-            let Some(Ok(connection)) = shake_hands(worker, connecting).await else { return };
+            let Some(connection) = shake_hands(worker, connecting).await else { return };
             drop(handshake);
             connection
         }
@@ -308,15 +316,38 @@ async fn hold(
     connection::serve_http3(worker.clone(), connection, visitor).await;
 }
 
-/// What a handshake comes to; `None` when it takes too long.
-async fn shake_hands<T>(worker: &Worker, handshake: impl Future<Output = T> + Unpin) -> Option<T> {
+/// What a handshake comes to, and counts how it ended; `None` when it fails or takes too long.
+async fn shake_hands<T>(
+    worker: &Worker,
+    handshake: impl Future<Output = Result<T, ConnectionError>> + Unpin,
+) -> Option<T> {
     let watch = worker.watch();
     watch.set(worker.tick_after(worker.limits().handshake_timeout));
-    let shaken = watch.within(handshake).await;
-    if shaken.is_none() {
+    let Some(shaken) = watch.within(handshake).await else {
         worker.count_limit(Limit::HandshakeTime);
+        worker.observer.handshake_ended(Handshake::Timeout);
+        return None;
+    };
+    worker.observer.handshake_ended(match &shaken {
+        Ok(_) => Handshake::Quic,
+        Err(error) => failed(error),
+    });
+    shaken.ok()
+}
+
+/// How a handshake that failed is counted.
+fn failed(error: &ConnectionError) -> Handshake {
+    // RFC 9001 §4.8: an alert of TLS is an error of this range.
+    let alert = |code: u64| u8::try_from(code.checked_sub(0x100)?).ok();
+    match error {
+        ConnectionError::TransportError(error) => {
+            alert(error.code.into()).map_or(Handshake::Malformed, tls::failed_by)
+        }
+        ConnectionError::ConnectionClosed(close) if alert(close.error_code.into()).is_some() => {
+            Handshake::Refused
+        }
+        _ => Handshake::Closed,
     }
-    shaken
 }
 
 /// Lets what is still to be told be told: endings of connections.

@@ -110,6 +110,11 @@ pub(crate) struct Opened {
 }
 
 impl Open {
+    /// How many are open.
+    pub(crate) fn total(&self) -> u32 {
+        self.0.lock().total
+    }
+
     /// Opens one more, for nobody in particular where `client` is `None`.
     pub(crate) fn enter(
         self: &Arc<Self>,

@@ -47,6 +47,31 @@ pub(crate) fn ask_plain(at: &RuleAt, fields: &mut Fields) {
     }
 }
 
+/// The fields that ask for the whole of what these ask a part of, if that may be rewritten: see [`is_part`].
+pub(crate) fn ask_whole(at: &RuleAt, fields: &Fields) -> Option<Fields> {
+    if at.rule().rewrite.is_none() || !fields.contains("range") {
+        return None;
+    }
+    let mut whole = fields.clone();
+    whole.remove("range");
+    whole.remove("if-range");
+    Some(whole)
+}
+
+/// Whether this is a part of what is rewritten from its beginning only. Several parts do not say of what they are; what another
+/// edge has sent, it has rewritten.
+pub(crate) fn is_part(at: &RuleAt, response: &OriginResponse) -> bool {
+    let is_several = |fields: &Fields| {
+        fields.get("content-type").is_some_and(|kind| {
+            kind.get(..20).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/byteranges"))
+        })
+    };
+    response.status == 206
+        && response.told.is_none()
+        && at.rule().rewrite.is_some()
+        && (concerns(at, &response.fields) || is_several(&response.fields))
+}
+
 /// Whether an answer with these fields is rewritten.
 pub(crate) fn concerns(at: &RuleAt, fields: &Fields) -> bool {
     at.rule().rewrite.as_ref().is_some_and(|rewrite| kind_of(rewrite, fields).is_some())

@@ -107,6 +107,8 @@ impl Place {
                 .and_then(|to_sync| to_sync.map_or(Ok(()), |file| file.sync_data()))
                 .map_err(|error| StartError::PurgeLog(log.path().to_owned(), error))?;
             {
+                // Held as by who records a purge: a position that is on its way into force must not take this one back.
+                let _no_other = shared.purge_log.lock();
                 let mut purges = shared.purges.write();
                 let known = shared.purge_position.load(Ordering::Relaxed);
                 // Of the other process, if there are any: what was not acknowledged may be in force.

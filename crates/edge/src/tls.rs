@@ -24,7 +24,8 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    AlertDescription, CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 use semantics::Wall;
 use x509_parser::certificate::X509Certificate;
@@ -589,6 +590,25 @@ pub(crate) fn failed(error: &io::Error) -> Handshake {
         Some(rustls::Error::AlertReceived(_)) => Handshake::Refused,
         Some(rustls::Error::InvalidCertificate(_)) => Handshake::ClientCertificate,
         Some(_) => Handshake::Malformed,
+    }
+}
+
+/// How one of QUIC that did not is, by the alert that it was ended with.
+pub(crate) fn failed_by(alert: u8) -> Handshake {
+    use AlertDescription as Alert;
+    match Alert::from(alert) {
+        // There is none of its own: see [`failed`].
+        Alert::AccessDenied => Handshake::NoCertificate,
+        Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::NoApplicationProtocol => {
+            Handshake::NothingInCommon
+        }
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA => Handshake::ClientCertificate,
+        _ => Handshake::Malformed,
     }
 }
 

@@ -421,6 +421,7 @@ impl Worker {
                 }
                 Rc::strong_count(watch) > 1
             });
+            // Of what all share, one worker would do; so little work needs none that is singled out.
             if tick.is_multiple_of(DISKS_LOOKED_AT_TICKS)
                 && self.shared.disks.stats().iter().all(|disk| disk.health == Health::Failed)
             {

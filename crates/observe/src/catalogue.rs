@@ -83,7 +83,7 @@ families! {
     LIMITS = Counter "perigee_limits_reached_total" ["limit"] in "events":
         "Times that a limit was reached and something was refused, closed or cut because of it.";
     HANDSHAKES = Counter "perigee_tls_handshakes_total" ["result"] in "handshakes":
-        "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version), or why not.";
+        "TLS handshakes with clients by how they ended: done (with or without a session resumed, by version; or over QUIC), or why not.";
     HOP_REQUESTS = Counter "perigee_tier_requests_total" ["hop", "end"] in "requests":
         "Requests to other edges, as owners of a key in the PoP (peer) or before the origin (shield), by what came of them: answered; passed over as it was gone, behind a purge or had no answer of its own (refused); the origin had none (failed); the body broke off and was gone on with (broken).";
     HOP_ANSWERS = Counter "perigee_tier_answers_total" ["hop", "outcome"] in "requests":

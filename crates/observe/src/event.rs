@@ -211,6 +211,8 @@ labels! {
         Tls12 = "tls1.2",
         /// In a resumed session of TLS 1.2.
         Tls12Resumed = "tls1.2-resumed",
+        /// Over QUIC, in a new or a resumed session of TLS 1.3: which of them its library does not say.
+        Quic = "quic",
         /// A certificate authority that looks whose a domain is saw its answer (RFC 8737).
         Challenge = "challenge",
         /// There is no certificate for the name, or none that the visitor can use.
@@ -239,7 +241,7 @@ labels! {
         ConnectionsWaiting = "connections-waiting",
         /// Open connections of one client.
         ConnectionsPerClient = "connections-per-client",
-        /// TLS handshakes under way in one worker.
+        /// TLS handshakes under way in one worker, those of QUIC among them.
         Handshakes = "handshakes",
         /// TLS handshakes of one client, under way or per second.
         HandshakesPerClient = "handshakes-per-client",
@@ -249,7 +251,7 @@ labels! {
         RateLimit = "rate-limit",
         /// Time for a TLS handshake.
         HandshakeTime = "handshake-time",
-        /// More handshakes of QUIC than may be under way before visitors must show where they are.
+        /// More handshakes than may be under way before visitors who come by QUIC must show where they are.
         HandshakesUnproven = "handshakes-unproven",
         /// Time for a complete request head.
         HeadTime = "head-time",

@@ -21,7 +21,7 @@ pub struct CacheStatus<'a> {
     pub handling: Handling,
     /// Freshness left, in seconds, at the moment of sending; negative when stale. Left out when unknown.
     pub ttl: Option<i64>,
-    /// The key text, when the client may see it (`explain`); written as a string.
+    /// The key text, where the client may see it; written as a string. The edge never tells it.
     pub key: Option<&'a [u8]>,
 }
 

@@ -153,7 +153,7 @@ pub fn strip_trailers(trailers: &mut Fields) {
 
 /// Records this hop in Via, behind those before it. RFC 9110 §7.6.3.
 ///
-/// - `version`: protocol version in which the message was *received*, without the name: `1.1`, `1.0`, `2`, `3`.
+/// - `version`: protocol version in which the message was *received*, without the name: `1.1`, `1.0`, `2.0`, `3.0`.
 /// - `pseudonym`: a token for this hop; anything else is left out, because it would break the list.
 pub fn append_via(fields: &mut Fields, version: &str, pseudonym: &str) {
     if is_token(version) && is_token(pseudonym) {

@@ -444,8 +444,7 @@ impl Part {
         Some(Part { claimed, by_position, by_question, complete })
     }
 
-    /// The span that may be entered into a [`SpanSet`] and combined with others: `None` when the part contradicts
-    /// itself.
+    /// The span that may be put with other parts of the representation: `None` when the part contradicts itself.
     pub fn held(&self) -> Option<Span> {
         (self.by_position == self.claimed).then_some(self.by_position)
     }

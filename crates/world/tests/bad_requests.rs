@@ -1,9 +1,9 @@
 //! Requests that break HTTP's rules, or that two implementations could read in two ways: each is refused, its
 //! connection closed, and the origin sees not one byte. RFC 9112 §2.2, §3, §5, §6, §7, §9.3; RFC 9110 §5, §7.2.
 
-use world::play;
-use world::play::Play;
+use world::play::{Play, wait_until};
 use world::wire::End;
+use world::{Gate, play};
 
 /// A head that is fine but for what the case adds to it.
 fn with(lines: &str) -> Vec<u8> {
@@ -370,4 +370,71 @@ fn eight_empty_lines_before_a_request_are_passed_over_and_a_ninth_refused() {
     talk.expect(200).body("a").why("fresh");
     talk.expect(400);
     talk.expect_closed();
+}
+
+/// Waits until so many requests of the site have been told so.
+fn told(play: &mut Play, why: &str, count: usize) {
+    let registry = play.handle().registry().clone();
+    let told = format!("perigee_requests_total{{site=\"site\",outcome=\"error\",why=\"{why}\"}} {count}\n");
+    wait_until(&told, || registry.render().contains(&told));
+}
+
+#[test]
+fn an_upload_over_the_limit_is_told_as_its_sites() {
+    let mut play = play();
+    play.config(&format!("[edge.limits]\nbody_bytes_max = \"1KiB\"\n\n{}", play.config_text()));
+    let mut talk = play.visitor().connect();
+    talk.say(post("Content-Length: 2000", "hello")).expect(413);
+    told(&mut play, "limit", 1);
+    let mut talk = play.visitor().connect();
+    play.origin(|o| o.post("/a").always().body("taken"));
+    let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2000));
+    talk.say(post("Transfer-Encoding: chunked", &chunk)).expect(413);
+    told(&mut play, "limit", 2);
+    let metrics = play.handle().registry().render();
+    assert!(metrics.contains("perigee_limits_reached_total{limit=\"body-bytes\"} 2\n"));
+}
+
+#[test]
+fn a_visitor_who_cannot_be_told_of_progress_is_told_of() {
+    let gate = Gate::new();
+    let mut play = play();
+    play.origin(|o| {
+        let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+        o.get("/a").hold(&gate).raw(early).raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").close()
+    });
+    let mut talk = play.visitor().connect();
+    talk.say("GET /a HTTP/1.1\r\nHost: site.example\r\n\r\n");
+    gate.wait_reached();
+    talk.reset();
+    gate.open();
+    told(&mut play, "client-gone", 1);
+}
+
+#[test]
+fn what_the_edge_says_itself_has_a_date() {
+    let mut play = play();
+    play.site("[[site.rule]]\npath = \"/old\"\nredirect = { to = \"/new\" }\n");
+    let client = play.visitor();
+    let answers = [
+        client.get("/old").expect(308),
+        client.ask("TRACE", "/a").expect(405),
+        client.get("/a").header("Cache-Control", "only-if-cached").expect(504),
+    ];
+    for answer in answers {
+        let dates =
+            answer.response().head.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"date"));
+        assert_eq!(dates.count(), 1, "{:?}", answer.response().head);
+    }
+}
+
+#[test]
+fn the_beacon_says_what_may_be_asked_of_it() {
+    let mut play = play();
+    play.site("rum = true");
+    let client = play.visitor();
+    client.head("/.perigee/beacon.js").expect(200).header("Content-Type", "text/javascript").body("");
+    client.ask("PUT", "/.perigee/beacon.js").expect(405).header("Allow", "GET, HEAD");
+    client.ask("PUT", "/.perigee/beacon").expect(405).header("Allow", "GET, HEAD, POST");
+    play.origin_saw_nothing();
 }

@@ -523,8 +523,7 @@ fn a_certificate_that_is_not_good_ends_the_handshake() {
         world.refused(over, client);
         assert!(client.asked() > 0);
     }
-    // Those of QUIC are not counted by kind.
-    let series = "perigee_tls_handshakes_total{result=\"client-certificate\"} 6\n";
+    let series = "perigee_tls_handshakes_total{result=\"client-certificate\"} 8\n";
     wait_for("the count", || play.handle().registry().render().contains(series));
     play.origin_saw_nothing();
 }

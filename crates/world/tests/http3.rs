@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use http::Method;
-use world::play::content;
+use world::play::{Play, content, wait_until};
 use world::{Gate, play};
 
 #[test]
@@ -296,6 +296,40 @@ fn a_connection_outlives_the_process_that_takes_new_ones() {
     assert_eq!((old.connections(), play.handle().status().connections), (1, 1));
     gate.open();
     waiting.wait().expect(200).body(&slow);
+}
+
+#[test]
+fn one_client_may_begin_so_many_handshakes() {
+    let mut play = play();
+    play.tls();
+    play.config(&format!("[edge.limits]\nhandshakes_per_client = 1\n\n{}", play.config_text()));
+    for number in 0..10 {
+        assert!(play.takes_quic(), "{number}");
+    }
+    assert!(!play.takes_quic(), "ten seconds' worth have come");
+    let counted = |play: &mut Play, series: &str| play.handle().registry().render().contains(series);
+    assert!(counted(&mut play, "perigee_limits_reached_total{limit=\"handshakes-per-client\"} 1\n"));
+    assert!(counted(&mut play, "perigee_tls_handshakes_total{result=\"quic\"} 10\n"));
+    play.pass_secs(1);
+    assert!(play.takes_quic(), "a second later");
+    assert!(!play.takes_quic());
+}
+
+#[test]
+fn one_client_may_have_so_many_connections_open() {
+    let mut play = play();
+    play.tls();
+    play.config(&format!("[edge.limits]\nconnections_per_client_max = 1\n\n{}", play.config_text()));
+    let first = play.quic();
+    assert!(!play.takes_quic());
+    let metrics = play.handle().registry().render();
+    assert!(metrics.contains("perigee_limits_reached_total{limit=\"connections-per-client\"} 1\n"));
+    assert!(
+        metrics.contains("perigee_tls_handshakes_total{result=\"quic\"} 1\n"),
+        "refused before its handshake"
+    );
+    drop(first);
+    wait_until("room for one more", || play.takes_quic());
 }
 
 #[test]

@@ -136,6 +136,30 @@ fn a_range_of_a_page_is_one_of_what_it_has_become() {
 }
 
 #[test]
+fn a_part_of_what_was_not_rewritten_is_never_sent() {
+    let mut play = rewriting();
+    play.origin(|o| {
+        for (path, kind, content) in [("/", "text/html", PAGE), ("/b.png", "image/png", "0123456789")] {
+            o.get(path)
+                .header("Content-Type", kind)
+                .header("Cache-Control", "private")
+                .always()
+                .file(content);
+        }
+    });
+    play.client(|c| {
+        let get = |path| c.get(path).host("any.example");
+        get("/").expect(200).body(MOVED);
+        // Whoever asks for one now is passed on: nobody waits for others.
+        for range in ["bytes=0-9", "bytes=50-", "bytes=0-1,5-6"] {
+            get("/").header("Range", range).expect(200).body(MOVED).no_header("content-range");
+        }
+        get("/b.png").expect(200);
+        get("/b.png").header("Range", "bytes=2-4").expect(206).body("234");
+    });
+}
+
+#[test]
 fn with_other_settings_what_was_stored_is_not_served() {
     let mut play = rewriting();
     play.origin(|o| {

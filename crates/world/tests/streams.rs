@@ -13,7 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::sync::{Notify, mpsc};
 use world::play;
-use world::play::{Http2, Play, content};
+use world::play::{Http2, Play, content, wait_until};
 
 /// A play whose site has an origin that speaks HTTP/2, and a client that does.
 fn stage<S: Future<Output = ()> + Send + 'static>(
@@ -333,4 +333,56 @@ fn silence_of_the_origin_is_no_stall_while_the_request_gets_on() {
         asking.send_data(Bytes::new(), true).unwrap();
         assert_eq!(rest(&mut body).await, b"all");
     });
+}
+
+#[test]
+fn silence_of_the_visitor_is_no_stall_once_there_is_an_answer() {
+    let (mut play, _) = stage(|request, mut respond| async move {
+        let mut body = respond.send_response(ok(), false).unwrap();
+        assert_eq!(rest(&mut request.into_body()).await, b"word");
+        body.send_data("all".into(), true).unwrap();
+    });
+    let limits = "[edge.limits]\nbody_stall_timeout = \"1s\"\n\n";
+    let config = format!("{limits}{}", play.config_text());
+    play.reconfigure(&config);
+    let mut talk = play.visitor().connect();
+    let ask = "POST /slow HTTP/1.1\r\nHost: site.example\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let head = talk.say(ask).expect_head(200);
+    std::thread::sleep(Duration::from_millis(1500));
+    talk.say("4\r\nword\r\n0\r\n\r\n").finish(&head).body("all");
+}
+
+#[test]
+fn an_upload_that_breaks_the_limit_is_its_visitors_fault_also_when_its_answer_has_begun() {
+    let (mut play, client) = stage(|request, mut respond| async move {
+        let mut asked = request.into_body();
+        let mut body = respond.send_response(ok(), false).unwrap();
+        body.send_data("one".into(), false).unwrap();
+        while let Some(Ok(part)) = asked.data().await {
+            asked.flow_control().release_capacity(part.len()).unwrap();
+        }
+    });
+    let config = format!("[edge.limits]\nbody_bytes_max = \"1KiB\"\n\n{}", play.config_text());
+    play.reconfigure(&config);
+    let told = |play: &mut Play, count: usize| {
+        let registry = play.handle().registry().clone();
+        let outcome = format!("site=\"site\",outcome=\"error\",why=\"client-gone\"}} {count}\n");
+        wait_until(&outcome, || registry.render().contains(&outcome));
+        assert!(!registry.render().contains("why=\"origin-protocol\""));
+    };
+    client.wait(async |mut requests: SendRequest<Bytes>| {
+        let (response, mut asking) = requests.send_request(call("/up"), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(part(&mut body).await.unwrap(), "one");
+        asking.send_data(content(1, 2000).into(), false).unwrap();
+        assert!(body.data().await.unwrap().is_err());
+    });
+    told(&mut play, 1);
+    let mut talk = play.visitor().connect();
+    let ask = "POST /up HTTP/1.1\r\nHost: site.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = talk.say(ask).expect_head(200);
+    talk.expect_part(&head, "one");
+    talk.say(format!("7d0\r\n{}\r\n", "x".repeat(2000)));
+    talk.rest();
+    told(&mut play, 2);
 }

@@ -166,6 +166,62 @@ fn a_tunnel_over_http11_is_counted_when_it_has_ended() {
 }
 
 #[test]
+fn how_a_tunnel_over_http11_broke_off_is_told() {
+    if speaks_http2() {
+        return;
+    }
+    let ask = "GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+    let (mut play, origin) = stage("", |mut stream| {
+        agree(&mut stream);
+        stream.read_exact(&mut [0]).unwrap();
+        // What was not read makes the close a reset.
+    });
+    let mut talk = play.visitor().connect();
+    talk.say(ask).expect_head(101);
+    talk.say("more than one");
+    talk.rest();
+    origin.join().unwrap();
+    told(&mut play, "error", "origin-protocol");
+
+    let (mut play, origin) = stage("", |mut stream| {
+        agree(&mut stream);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut talk = play.visitor().connect();
+    talk.say(ask).expect_head(101);
+    talk.reset();
+    origin.join().unwrap();
+    told(&mut play, "error", "client-gone");
+}
+
+/// Waits until one request of the site has been told so.
+fn told(play: &mut Play, outcome: &str, why: &str) {
+    let registry = play.handle().registry().clone();
+    let told = format!("perigee_requests_total{{site=\"site\",outcome=\"{outcome}\",why=\"{why}\"}} 1\n");
+    wait_until(&told, || registry.render().contains(&told));
+}
+
+#[test]
+fn a_visitor_who_leaves_before_the_origin_agrees_is_told_of() {
+    let (tell, told_so) = tokio::sync::oneshot::channel();
+    let (mut play, origin) = stage("", |mut stream| {
+        read_head(&mut stream).unwrap();
+        tell.send(()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let client = play.http2();
+    client.wait(async |mut requests: SendRequest<Bytes>| {
+        let (response, mut say) = requests.send_request(connect("websocket"), false).unwrap();
+        told_so.await.unwrap();
+        say.send_reset(Reason::CANCEL);
+        assert!(response.await.is_err());
+    });
+    origin.join().unwrap();
+    told(&mut play, "error", "client-gone");
+}
+
+#[test]
 fn an_origin_that_ends_the_tunnel_ends_the_stream() {
     let (mut play, origin) = stage("", |mut stream| {
         agree(&mut stream);

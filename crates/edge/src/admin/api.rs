@@ -171,6 +171,12 @@ async fn want_token(State(api): State<Shared>, request: Request, next: Next) -> 
 
 // --- Paths ---
 
+/// Does what may wait for a disk or another process, for as long as that takes, while the API's one thread answers others.
+async fn wait_for<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this failed; standard error says how");
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
 /// Without a configuration each visitor gets 503.
 async fn ready(State(api): State<Shared>) -> Result<&'static str, Problem> {
     match api.handle.with_snapshot(|snapshot| snapshot.sites.is_empty()) {
@@ -184,14 +190,19 @@ async fn metrics(State(api): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.handle.registry().render())
 }
 
-async fn status(State(api): State<Shared>) -> Json<Value> {
+async fn status(State(api): State<Shared>) -> Result<Json<Value>, Problem> {
+    // While a configuration is being put in force, what is said of it waits.
+    wait_for(move || Json(status_of(&api))).await
+}
+
+fn status_of(api: &Api) -> Value {
     let (status, totals) = (api.handle.status(), api.handle.registry().totals());
     let connections_max = api.handle.with_snapshot(|snapshot| snapshot.edge.limits.connections_max);
     let mut json = status_json(&status, &totals, &api.configuration.status(), connections_max);
     if let Some(cluster) = api.configuration.cluster() {
         json["cluster"] = cluster_json(&cluster);
     }
-    Json(json)
+    json
 }
 
 fn cluster_json(cluster: &ClusterStatus) -> Value {
@@ -347,7 +358,12 @@ async fn purge(State(api): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
     let (orders, sites) = api.handle.with_snapshot(|snapshot| (body.orders(snapshot), snapshot.sites.len()));
     let orders = orders?;
     let form = if orders.iter().all(|order| order.soft) { "soft" } else { "hard" };
-    let position = api.handle.purge(&orders).map_err(|error| refused(&error))?.position;
+    let (orders, applied) = wait_for(move || {
+        let applied = api.handle.purge(&orders);
+        (orders, applied)
+    })
+    .await?;
+    let position = applied.map_err(|error| refused(&error))?.position;
     let purged: Vec<Value> = orders
         .iter()
         .map(|Order { what, .. }| {
@@ -373,7 +389,7 @@ fn want_json(headers: &HeaderMap) -> Result<(), Problem> {
 
 async fn explain(State(api): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<Value>, Problem> {
     let question = question(query.as_deref().unwrap_or_default())?;
-    explain::explain(&api.handle, &question).map(Json)
+    wait_for(move || explain::explain(&api.handle, &question)).await?.map(Json)
 }
 
 fn question(query: &str) -> Result<Question, Problem> {
@@ -439,14 +455,18 @@ async fn reload(State(api): State<Shared>) -> Response {
     if let Err(problem) = refuse_on_a_node(&api, next) {
         return problem.into_response();
     }
-    let reload = api.configuration.reload();
+    let reloaded = wait_for(move || (api.configuration.reload(), api.configuration.status().hash)).await;
+    let (reload, hash) = match reloaded {
+        Ok(reloaded) => reloaded,
+        Err(problem) => return problem.into_response(),
+    };
     let status = if reload.in_force { StatusCode::OK } else { StatusCode::CONFLICT };
     let next = "the running configuration stays; correct the file and reload again";
     let body = match reload.in_force {
         true => json!({
             "in_force": true,
             "message": reload.message,
-            "hash": api.configuration.status().hash,
+            "hash": hash,
             "diagnostics": diagnostics(&reload.diagnostics),
         }),
         false => json!({

@@ -34,8 +34,8 @@ impl Configuration for Paper {
     }
 }
 
-struct World {
-    handle: Arc<Handle>,
+pub(crate) struct World {
+    pub(crate) handle: Arc<Handle>,
     admin: Admin,
 }
 
@@ -61,7 +61,7 @@ fn world_of(snapshot: Snapshot) -> World {
     world_in(None, snapshot)
 }
 
-fn world_in(state: Option<PathBuf>, mut snapshot: Snapshot) -> World {
+pub(crate) fn world_in(state: Option<PathBuf>, mut snapshot: Snapshot) -> World {
     snapshot.edge.workers = Some(1);
     let options = Options {
         listen: Some(vec![any_port()]),
@@ -189,6 +189,28 @@ fn a_purge_answers_the_position_that_is_in_force() {
         );
         assert_eq!(world.handle.status().purge_position, position, "{body}");
     }
+}
+
+#[test]
+fn while_a_purge_waits_others_are_answered() {
+    let world = world();
+    std::thread::scope(|scope| {
+        let waiting = world.handle.shared.purge_log.lock();
+        let purge = scope.spawn(|| world.ask("POST /v1/purge", r#"{"everything":true}"#).0);
+        // Whether it waits yet shows in what it holds.
+        let begin = Instant::now();
+        while world.handle.shared.past.try_lock().is_some() {
+            assert!(begin.elapsed() < Duration::from_secs(10), "the purge never begins");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for start in ["GET /healthz", "GET /readyz", "GET /metrics"] {
+            assert_eq!(world.send(start, "Host: localhost\r\n", "").0, 200, "{start}");
+        }
+        assert_eq!(world.ask("GET /v1/status", "").0, 200);
+        assert!(!purge.is_finished());
+        drop(waiting);
+        assert_eq!(purge.join().unwrap(), 200);
+    });
 }
 
 #[test]

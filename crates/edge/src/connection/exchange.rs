@@ -15,10 +15,11 @@ use semantics::{Fields, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::answer::{Answer, Body, Head, Note};
+use crate::answer::{Answer, Body};
 use crate::deliver::{self, Sent};
 use crate::flow::Flow;
 use crate::h1::body::Framing;
+use crate::loaded::RuleAt;
 use crate::origin::{BodyPart, RequestBody};
 use crate::pieces::{BrokenOff, Piece, Pieces};
 use crate::refusal::Refusal;
@@ -44,11 +45,19 @@ const TUNNEL_GOODBYE: Duration = Duration::from_secs(5);
 
 /// The content of a request.
 pub(super) trait Incoming {
-    /// The next bytes, never none, or the end with its trailers.
-    async fn part(&mut self) -> Result<BodyPart, Gone>;
+    /// The next bytes, never none, or the end with its trailers. Loses nothing by being dropped.
+    async fn part(&mut self) -> Result<BodyPart, Ended>;
 
     /// So many bytes have been passed on: the visitor may send more.
     fn passed_on(&mut self, length: usize);
+}
+
+/// Why no more of a content comes, before its end.
+pub(super) enum Ended {
+    /// The visitor is gone, or has broken it off.
+    Gone,
+    /// It breaks the rules.
+    Bad(Refusal),
 }
 
 /// The way of an answer.
@@ -113,6 +122,35 @@ impl From<Gone> for Fault {
     }
 }
 
+impl From<Ended> for Fault {
+    fn from(_: Ended) -> Self {
+        Fault::Visitor
+    }
+}
+
+/// What an origin gets of a content that is framed so, and where it comes from.
+pub(super) fn passing_on(framing: Framing) -> (mpsc::Sender<std::io::Result<BodyPart>>, RequestBody) {
+    let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Chunked | Framing::None => None,
+    };
+    (sender, RequestBody::Stream { parts, length })
+}
+
+/// Why a tunnel has ended, and counts that it was silent for too long, if it was (`None`).
+pub(super) fn why_ended(worker: &Worker, told: &deliver::Told, ended: Option<&Result<(), Fault>>) -> Why {
+    match ended {
+        Some(Ok(())) => told.note.why,
+        Some(Err(Fault::Tunnel | Fault::Origin(_))) => Why::OriginProtocol,
+        Some(Err(Fault::Visitor)) => Why::ClientGone,
+        None => {
+            worker.count_limit(Limit::IdleTime);
+            Why::ClientGone
+        }
+    }
+}
+
 /// The whole content of an answer that needs no waiting; `None` when it does.
 pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
     if deliver::has_no_content(request, answer) {
@@ -130,14 +168,25 @@ pub(super) fn whole_body(request: &Request, answer: &Answer) -> Option<Bytes> {
     }
 }
 
+/// The answer to a request whose content is longer than may be by its own word; `None` when it is not.
+pub(super) fn too_long(worker: &Worker, request: &Request, framing: Framing) -> Option<Answer> {
+    let most = worker.limits().body_bytes_max.0;
+    if !matches!(framing, Framing::Length(length) if length > most) {
+        return None;
+    }
+    worker.count_limit(Limit::BodyBytes);
+    let rule = RuleAt::of(worker.loaded(), request);
+    Some(Answer { rule, ..Refusal::BodyTooLarge(most).answer(request) })
+}
+
 /// One request and its answer.
 pub(super) struct Exchange {
-    worker: Rc<Worker>,
-    request: Rc<Request>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) request: Rc<Request>,
     /// What is wrong with the content that the visitor sends.
-    fault: Cell<Option<Refusal>>,
+    pub(super) fault: Cell<Option<Refusal>>,
     /// Whether there is an answer, whatever is still to come of the content.
-    is_answered: Cell<bool>,
+    pub(super) is_answered: Cell<bool>,
     /// When the head was handed over, since the request's begin.
     first_byte: Cell<Option<Duration>>,
 }
@@ -169,12 +218,8 @@ impl Exchange {
         let (body, upload) = match framing {
             Framing::None => (RequestBody::Empty, None),
             Framing::Length(_) | Framing::Chunked => {
-                let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
-                let length = match framing {
-                    Framing::Length(length) => Some(length),
-                    Framing::Chunked | Framing::None => None,
-                };
-                (RequestBody::Stream { parts, length }, Some(Box::pin(self.upload(content, sender))))
+                let (sender, body) = passing_on(framing);
+                (body, Some(Box::pin(self.upload(content, sender))))
             }
         };
         let mut is_uploading = upload.is_some();
@@ -187,22 +232,8 @@ impl Exchange {
             }
         });
         let mut answering = pin!(async {
-            match self.wait(flow, body, outgoing).await {
-                Ok(answer) => self.send(answer, outgoing).await,
-                Err(Gone) => {
-                    let note = Note::of(Why::ClientGone);
-                    let told = deliver::Told {
-                        status: 0,
-                        head: Head::Own(Fields::new()),
-                        note,
-                        age: None,
-                        rule: None,
-                        origin: None,
-                    };
-                    self.emit(&told, Why::ClientGone, 0, 0);
-                    Err(Gone)
-                }
-            }
+            let answer = self.wait(flow, body, outgoing).await?;
+            self.send(answer, outgoing).await
         });
         poll_fn(|context| {
             is_uploading = is_uploading && uploading.as_mut().poll(context).is_pending();
@@ -211,14 +242,14 @@ impl Exchange {
         .await
     }
 
-    /// Waits for the flow's answer, passing interim responses on.
+    /// Waits for the flow's answer, passing interim responses on. Who leaves meanwhile is told of here.
     async fn wait(
         &self,
         flow: Box<Flow>,
         body: RequestBody,
         outgoing: &mut impl Outgoing,
     ) -> Result<Answer, Gone> {
-        let interim = flow.interim();
+        let (interim, at) = (flow.interim(), flow.at());
         let mut answering = pin!(flow.finish(body));
         loop {
             let next = poll_fn(|context| {
@@ -234,11 +265,17 @@ impl Exchange {
             for (status, fields) in interim.take() {
                 outgoing.send_interim(status, &fields);
             }
-            if let Some(answer) = next? {
+            let Ok(next) = next else {
+                deliver::emit_gone(&self.worker, &self.request, at);
+                return Err(Gone);
+            };
+            if let Some(answer) = next {
                 self.is_answered.set(true);
                 return Ok(match (answer.note.why, self.fault.take()) {
                     // An upload that broke off is the visitor's fault, whatever the origin made of it.
-                    (Why::ClientGone, Some(refusal)) => refusal.answer(&self.request),
+                    (Why::ClientGone, Some(refusal)) => {
+                        Answer { rule: answer.rule, ..refusal.answer(&self.request) }
+                    }
                     _ => answer,
                 });
             }
@@ -246,7 +283,11 @@ impl Exchange {
     }
 
     /// Passes the request's content on until it is complete, refused, or nobody wants it any more.
-    async fn upload(&self, mut content: impl Incoming, sender: mpsc::Sender<std::io::Result<BodyPart>>) {
+    pub(super) async fn upload(
+        &self,
+        mut content: impl Incoming,
+        sender: mpsc::Sender<std::io::Result<BodyPart>>,
+    ) {
         let limits = self.worker.limits();
         let watch = self.worker.watch();
         let mut total = 0;
@@ -264,7 +305,11 @@ impl Exchange {
                     }
                 }
                 Some(Ok(end)) => Ok(end),
-                Some(Err(Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(Err(Ended::Gone)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Some(Err(Ended::Bad(refusal))) => {
+                    self.fault.set(Some(refusal));
+                    Err(std::io::ErrorKind::InvalidData.into())
+                }
                 None => {
                     self.worker.count_limit(Limit::BodyTime);
                     self.fault.set(Some(Refusal::BodyTimeout));
@@ -292,7 +337,7 @@ impl Exchange {
         &self,
         content: &mut impl Incoming,
         watch: &Watch,
-    ) -> Option<Result<BodyPart, Gone>> {
+    ) -> Option<Result<BodyPart, Ended>> {
         loop {
             match self.is_answered.get() {
                 true => watch.clear(),
@@ -370,15 +415,7 @@ impl Exchange {
         };
         let ended = watch.within(pin!(ended)).await;
         let body_bytes = sender.sent;
-        let why = match ended {
-            Some(Ok(())) => told.note.why,
-            Some(Err(Fault::Tunnel | Fault::Origin(_))) => Why::OriginProtocol,
-            Some(Err(Fault::Visitor)) => Why::ClientGone,
-            None => {
-                self.worker.count_limit(Limit::IdleTime);
-                Why::ClientGone
-            }
-        };
+        let why = why_ended(&self.worker, &told, ended.as_ref());
         self.emit(&told, why, head_bytes, body_bytes);
         if !matches!(ended, Some(Ok(()))) {
             outgoing.reset(Fault::Tunnel);

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use model::settings::Limits;
 use semantics::{Fields, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 
 use crate::answer::{Answer, Body};
 use crate::deliver::{self, Sent};
@@ -34,12 +33,10 @@ use crate::refusal::Refusal;
 use crate::request::{Method, Protocol, Request};
 use crate::worker::Worker;
 
+use super::exchange::{Ended, Exchange, Fault, Incoming, passing_on, too_long, why_ended};
 use super::halves::{Reader, Trailers, Unwritten, Writer};
 use super::stream::{Io, Stream};
 use super::{Gone, TUNNEL_IDLE, Visitor};
-
-/// Pieces of a request body that may wait between visitor and origin.
-const UPLOAD_PIECES: usize = 4;
 
 /// Most empty lines before a request line.
 const EMPTY_LINES_MAX: usize = 8;
@@ -212,10 +209,8 @@ impl Connection<'_> {
                 }
                 Begun::Waiting(flow) => {
                     self.reader.watch.clear();
-                    let (writer, worker) = (&mut self.writer, &*self.worker);
-                    let fault = Cell::new(None);
-                    Box::pin(answer_later(writer, worker, &request, flow, RequestBody::Empty, &fault, after))
-                        .await
+                    let exchange = Exchange::new(self.worker.clone(), request);
+                    Box::pin(answer_later(&mut self.writer, &exchange, flow, RequestBody::Empty, after)).await
                 }
             };
         }
@@ -242,7 +237,7 @@ impl Connection<'_> {
         let (_, told) = answer.split();
         let ended = match written {
             Ok(()) => self.join(*tunnel, request).await,
-            Err(_) => Err(Gone),
+            Err(_) => Some(Err(Fault::Visitor)),
         };
         let head_bytes = head_bytes.min(self.writer.sent);
         let sent = Sent {
@@ -251,51 +246,55 @@ impl Connection<'_> {
             received_bytes: request.received_bytes.get(),
             first_byte,
         };
-        deliver::emit(&self.worker, request, &told, told.note.why, &sent);
-        ended.map(|()| After::Close)
+        deliver::emit(&self.worker, request, &told, why_ended(&self.worker, &told, ended.as_ref()), &sent);
+        match ended {
+            Some(Ok(())) => Ok(After::Close),
+            _ => Err(Gone),
+        }
     }
 
-    /// Carries bytes between visitor and origin until either ends, or neither has said anything for [`TUNNEL_IDLE`].
-    async fn join(&mut self, tunnel: Tunnel, request: &Request) -> Result<(), Gone> {
+    /// Carries bytes between visitor and origin until either ends; `None` when neither has said anything for [`TUNNEL_IDLE`].
+    async fn join(&mut self, tunnel: Tunnel, request: &Request) -> Option<Result<(), Fault>> {
         let (mut from_origin, mut to_origin) = tokio::io::split(tunnel.io);
         let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
-        let watch = reader.watch.clone();
+        let watch = worker.watch();
+        let stir = || watch.set(worker.tick_after(TUNNEL_IDLE));
+        stir();
         let up = async {
             loop {
                 if !reader.buffer.is_empty() {
                     let length = reader.buffer.len() as u64;
                     request.received_bytes.set(request.received_bytes.get() + length);
-                    watch.set(worker.tick_after(TUNNEL_IDLE));
-                    let sent = pin!(async {
-                        to_origin.write_all(&reader.buffer).await?;
-                        to_origin.flush().await
-                    });
-                    watch.within(sent).await.ok_or(Gone)??;
+                    to_origin.write_all(&reader.buffer).await.map_err(|_| Fault::Tunnel)?;
+                    to_origin.flush().await.map_err(|_| Fault::Tunnel)?;
                     reader.buffer.clear();
                 }
-                watch.set(worker.tick_after(TUNNEL_IDLE));
-                if reader.read().await? == 0 {
-                    return Ok::<_, Gone>(());
+                if reader.read().await.map_err(|_| Fault::Visitor)? == 0 {
+                    return Ok(());
                 }
+                stir();
             }
         };
         let down = async {
             let mut buffer = vec![0; UPLOAD_PIECE_BYTES];
             loop {
-                let count = from_origin.read(&mut buffer).await?;
+                let count = from_origin.read(&mut buffer).await.map_err(|_| Fault::Tunnel)?;
                 if count == 0 {
-                    return Ok::<_, Gone>(());
+                    return Ok(());
                 }
-                writer.write(worker, &buffer[..count], &[]).await?;
-                watch.set(worker.tick_after(TUNNEL_IDLE));
+                stir();
+                writer.write(worker, &buffer[..count], &[]).await.map_err(|_| Fault::Visitor)?;
             }
         };
-        // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
-        tokio::select! {
-            biased;
-            ended = down => ended,
-            ended = up => ended,
-        }
+        let ended = async {
+            // Either side's end is the end of both: protocols that are tunnelled say goodbye in their own words before.
+            tokio::select! {
+                biased;
+                ended = down => ended,
+                ended = up => ended,
+            }
+        };
+        watch.within(pin!(ended)).await
     }
 
     /// Pumps the request's body to the flow while it works, and answers.
@@ -306,16 +305,11 @@ impl Connection<'_> {
         expects_continue: bool,
         after: After,
     ) -> Result<After, Gone> {
-        let limits = self.worker.limits();
-        let length = match framing {
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::None => None,
+        let begun = match too_long(&self.worker, request, framing) {
+            Some(answer) => Begun::Answer(answer),
+            None => Flow::begin(&self.worker, request),
         };
-        if length.is_some_and(|length| length > limits.body_bytes_max.0) {
-            self.refuse(Refusal::BodyTooLarge(limits.body_bytes_max.0)).await?;
-            return Ok(After::Close);
-        }
-        let flow = match Flow::begin(&self.worker, request) {
+        let flow = match begun {
             Begun::Waiting(flow) => flow,
             Begun::Answer(answer) => {
                 // Answered without looking at the body: it is not read, so the connection cannot go on.
@@ -324,34 +318,32 @@ impl Connection<'_> {
                 return Ok(After::Close);
             }
         };
-        if expects_continue && request.protocol == Protocol::Http11 {
-            self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
+        if expects_continue
+            && request.protocol == Protocol::Http11
+            && self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await.is_err()
+        {
+            deliver::emit_gone(&self.worker, request, flow.at());
+            return Err(Gone);
         }
-        let fault = Cell::new(None);
-        let (sender, parts) = mpsc::channel(UPLOAD_PIECES);
-        let (reader, writer, worker) = (&mut self.reader, &mut self.writer, &*self.worker);
-        let uploaded = {
-            let mut uploading = pin!(upload(reader, framing, sender, worker, request, &fault));
-            let body = RequestBody::Stream { parts, length };
-            let mut answering = pin!(answer_later(writer, worker, request, flow, body, &fault, after));
-            let mut uploaded = None;
+        self.reader.watch.clear();
+        let exchange = Exchange::new(self.worker.clone(), request.clone());
+        let mut content = Content { reader: &mut self.reader, decoder: BodyDecoder::new(framing) };
+        let (sender, body) = passing_on(framing);
+        let after = {
+            let mut uploading = pin!(exchange.upload(&mut content, sender));
+            let mut answering = pin!(answer_later(&mut self.writer, &exchange, flow, body, after));
+            let mut is_uploading = true;
             let answered = poll_fn(|context| {
-                if uploaded.is_none()
-                    && let Poll::Ready(result) = uploading.as_mut().poll(context)
-                {
-                    uploaded = Some(result);
-                }
+                is_uploading = is_uploading && uploading.as_mut().poll(context).is_pending();
                 answering.as_mut().poll(context)
             });
-            (answered.await?, uploaded)
+            answered.await?
         };
-        match uploaded {
-            (after, Some(Ok(()))) => Ok(after),
-            _ => {
-                self.linger().await;
-                Ok(After::Close)
-            }
+        if !content.decoder.is_done() {
+            self.linger().await;
+            return Ok(After::Close);
         }
+        Ok(after)
     }
 
     /// Not async, as it would hold the answer once more.
@@ -361,7 +353,7 @@ impl Connection<'_> {
         answer: Answer,
         after: After,
     ) -> impl Future<Output = Result<After, Gone>> {
-        respond(&mut self.writer, &self.worker, request, answer, after)
+        respond(&mut self.writer, &self.worker, request, answer, after, None)
     }
 
     /// Answers a request that is refused before any flow, and closes.
@@ -406,23 +398,25 @@ impl Connection<'_> {
 /// Waits for the flow's answer and writes it.
 async fn answer_later(
     writer: &mut Writer<'_>,
-    worker: &Worker,
-    request: &Rc<Request>,
+    exchange: &Exchange,
     flow: Box<Flow>,
     body: RequestBody,
-    fault: &Cell<Option<Refusal>>,
     after: After,
 ) -> Result<After, Gone> {
+    let Exchange { worker, request, .. } = exchange;
     let answer = wait(writer, worker, request, flow, body).await?;
+    exchange.is_answered.set(true);
     // An upload that broke off is the visitor's fault, whatever the origin made of it.
-    let (answer, after) = match (answer.note.why, fault.take()) {
-        (Why::ClientGone, Some(refusal)) => (refusal.answer(request), After::Close),
+    let (answer, after) = match (answer.note.why, exchange.fault.take()) {
+        (Why::ClientGone, Some(refusal)) => {
+            (Answer { rule: answer.rule, ..refusal.answer(request) }, After::Close)
+        }
         _ => (answer, after),
     };
-    respond(writer, worker, request, answer, after).await
+    respond(writer, worker, request, answer, after, Some(&exchange.fault)).await
 }
 
-/// Waits for the flow's answer, passing interim responses on.
+/// Waits for the flow's answer, passing interim responses on. Who leaves meanwhile is told of here.
 async fn wait(
     writer: &mut Writer<'_>,
     worker: &Worker,
@@ -430,7 +424,7 @@ async fn wait(
     flow: Box<Flow>,
     body: RequestBody,
 ) -> Result<Answer, Gone> {
-    let interim = flow.interim();
+    let (interim, at) = (flow.interim(), flow.at());
     let mut answering = pin!(flow.finish(body));
     loop {
         let next = poll_fn(|context| match answering.as_mut().poll(context) {
@@ -439,8 +433,9 @@ async fn wait(
         });
         let next = next.await;
         let responses = interim.take();
-        if request.protocol == Protocol::Http11 {
-            writer.write_interim(worker, responses).await?;
+        if request.protocol == Protocol::Http11 && writer.write_interim(worker, responses).await.is_err() {
+            deliver::emit_gone(worker, request, at);
+            return Err(Gone);
         }
         if let Some(answer) = next {
             return Ok(answer);
@@ -448,70 +443,40 @@ async fn wait(
     }
 }
 
-/// Reads the body and passes it on; ends when it is complete, refused, or nobody wants it any more.
-async fn upload(
-    reader: &mut Reader<'_>,
-    framing: Framing,
-    sender: mpsc::Sender<io::Result<BodyPart>>,
-    worker: &Worker,
-    request: &Request,
-    fault: &Cell<Option<Refusal>>,
-) -> Result<(), Gone> {
-    let limits = worker.limits();
-    let body_bytes_max = limits.body_bytes_max.0;
-    let mut decoder = BodyDecoder::new(framing);
-    let mut total = 0;
-    loop {
-        match decoder.decode(&mut reader.buffer, UPLOAD_PIECE_BYTES) {
-            Ok(Decoded::End) => {
-                reader.watch.clear();
-                let _ = sender.send(Ok(BodyPart::End(Fields::new()))).await;
-                return Ok(());
+/// The content of a request, out of the connection's buffer.
+struct Content<'a, 'b> {
+    reader: &'a mut Reader<'b>,
+    decoder: BodyDecoder,
+}
+
+impl Incoming for &mut Content<'_, '_> {
+    async fn part(&mut self) -> Result<BodyPart, Ended> {
+        loop {
+            match self.decoder.decode(&mut self.reader.buffer, UPLOAD_PIECE_BYTES) {
+                Ok(Decoded::End) => return Ok(BodyPart::End(Fields::new())),
+                Ok(Decoded::Data(piece)) => return Ok(BodyPart::Data(piece)),
+                Ok(Decoded::More) => {}
+                Err(bad) => return Err(Ended::Bad(Refusal::Syntax(bad.0))),
             }
-            Ok(Decoded::Data(piece)) => {
-                total += piece.len() as u64;
-                request.received_bytes.set(request.received_bytes.get() + piece.len() as u64);
-                if total > body_bytes_max {
-                    worker.count_limit(observe::Limit::BodyBytes);
-                    fault.set(Some(Refusal::BodyTooLarge(body_bytes_max)));
-                    let _ = sender.send(Err(io::ErrorKind::FileTooLarge.into())).await;
-                    return Err(Gone);
-                }
-                reader.watch.clear();
-                if sender.send(Ok(BodyPart::Data(piece))).await.is_err() {
-                    return if decoder.is_done() { Ok(()) } else { Err(Gone) };
-                }
-                continue;
-            }
-            Ok(Decoded::More) => {}
-            Err(bad) => {
-                fault.set(Some(Refusal::Syntax(bad.0)));
-                let _ = sender.send(Err(io::Error::new(io::ErrorKind::InvalidData, bad.0))).await;
-                return Err(Gone);
-            }
-        }
-        reader.watch.set(worker.tick_after(limits.body_stall_timeout));
-        match reader.read().await {
-            Ok(count) if count > 0 => {}
-            ended => {
-                if ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-                    worker.count_limit(observe::Limit::BodyTime);
-                    fault.set(Some(Refusal::BodyTimeout));
-                }
-                let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
-                return Err(Gone);
+            match self.reader.read().await {
+                Ok(count) if count > 0 => {}
+                _ => return Err(Ended::Gone),
             }
         }
     }
+
+    /// No more is read than there is room for: TCP holds the visitor back.
+    fn passed_on(&mut self, _: usize) {}
 }
 
-/// Writes an answer and tells the observer.
+/// Writes an answer and tells the observer. `fault`: what turns out to be wrong with the request's content meanwhile.
 async fn respond(
     writer: &mut Writer<'_>,
     worker: &Worker,
     request: &Request,
     answer: Answer,
     after: After,
+    fault: Option<&Cell<Option<Refusal>>>,
 ) -> Result<After, Gone> {
     let mut out = worker.take_buffer();
     // A node that stops says so with each answer, also to requests that came before.
@@ -553,6 +518,8 @@ async fn respond(
     let why = match &written {
         Ok(()) => told.note.why,
         Err(Unwritten::Visitor) => Why::ClientGone,
+        // The origin broke off because its request did.
+        Err(Unwritten::Origin(_)) if fault.is_some_and(|fault| fault.take().is_some()) => Why::ClientGone,
         Err(Unwritten::Origin(why)) => *why,
     };
     let head_bytes = head_bytes.min(writer.sent);
@@ -584,8 +551,8 @@ mod tests {
 
     #[test]
     fn who_waits_for_an_answer_takes_little_room() {
-        let bytes = sizes::of(|(writer, worker, request, flow, body, fault, after)| {
-            answer_later(writer, worker, request, flow, body, fault, after)
+        let bytes = sizes::of(|(writer, exchange, flow, body, after)| {
+            answer_later(writer, exchange, flow, body, after)
         });
         sizes::check("what each request of HTTP/1.1 waits in", bytes, 3_248);
     }

@@ -31,12 +31,11 @@ use crate::flow::{Begun, Flow};
 use crate::h1::body::Framing;
 use crate::intake::{self, Intake, Parts};
 use crate::origin::{BodyPart, fields_of, header_map};
-use crate::refusal::Refusal;
 use crate::request::{Protocol, Request};
 use crate::tiers;
 use crate::worker::{Turn, Watch, Worker};
 
-use super::exchange::{Exchange, Fault, Follows, Incoming, Outgoing, whole_body};
+use super::exchange::{Ended, Exchange, Fault, Follows, Incoming, Outgoing, too_long, whole_body};
 use super::frames::Conduct;
 use super::stream::{Gathering, Io, Stream};
 use super::{Gone, Visitor};
@@ -305,11 +304,8 @@ impl Streams {
             }
         };
         let request = Rc::new(request);
-        let limits = worker.limits();
-        if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
-            let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
-            worker.count_limit(Limit::BodyBytes);
-            return self.answer(request.clone(), refusal.answer(&request), answering, watch);
+        if let Some(answer) = too_long(worker, &request, framing) {
+            return self.answer(request, answer, answering, watch);
         }
         match Flow::begin(worker, &request) {
             Begun::Answer(answer) => self.answer(request, answer, answering, watch),
@@ -396,11 +392,11 @@ impl Drop for Running {
 struct Content(RecvStream);
 
 impl Incoming for Content {
-    async fn part(&mut self) -> Result<BodyPart, Gone> {
+    async fn part(&mut self) -> Result<BodyPart, Ended> {
         match self.0.data().await {
-            Some(piece) => piece.map(BodyPart::Data).map_err(|_| Gone),
+            Some(piece) => piece.map(BodyPart::Data).map_err(|_| Ended::Gone),
             None => {
-                let trailers = self.0.trailers().await.map_err(|_| Gone)?;
+                let trailers = self.0.trailers().await.map_err(|_| Ended::Gone)?;
                 Ok(BodyPart::End(trailers.map_or(Fields::new(), |lines| fields_of(&lines))))
             }
         }

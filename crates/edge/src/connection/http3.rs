@@ -25,7 +25,6 @@ use observe::Limit;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 
 use crate::flow::{Begun, Flow};
-use crate::h1::body::Framing;
 use crate::h3::priority::Priority;
 use crate::h3::qpack::Section;
 use crate::h3::{Code, VARINT_MAX, frames, request};
@@ -34,7 +33,7 @@ use crate::refusal::Refusal;
 use crate::request::Protocol;
 use crate::worker::Worker;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, too_long};
 use super::{Gone, Visitor};
 
 use incoming::{Content, NoHead};
@@ -291,11 +290,8 @@ impl Session {
         }
         let request = Rc::new(request);
         let exchange = Exchange::new(worker.clone(), request.clone());
-        let limits = worker.limits();
-        if matches!(framing, Framing::Length(length) if length > limits.body_bytes_max.0) {
-            let refusal = Refusal::BodyTooLarge(limits.body_bytes_max.0);
-            worker.count_limit(Limit::BodyBytes);
-            return exchange.send(refusal.answer(&request), answering).await;
+        if let Some(answer) = too_long(worker, &request, framing) {
+            return exchange.send(answer, answering).await;
         }
         match Flow::begin(worker, &request) {
             Begun::Answer(answer) => exchange.send(answer, answering).await,

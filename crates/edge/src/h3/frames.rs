@@ -1,8 +1,8 @@
-//! Frames out of the bytes of a stream (RFC 9114 §7). Content is passed on as it comes, without a copy; what has to be
+//! Frames out of the bytes of a stream (RFC 9114 §7). Content is passed on as it comes, without a copy but of small frames; what has to be
 //! whole to be understood is gathered, and bounded before a byte of it is kept.
 //!
 //! ```text
-//! push(bytes) ─► next() ─► Fields, Data, Settings, …   ─► end()
+//! push(bytes) ─► next() ─► Section, Data, Settings, …
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -28,6 +28,9 @@ const CONTROL_BYTES_MAX: u64 = 1024;
 /// connection.
 const IDLE_BYTES_MAX: u64 = 64 * 1024;
 const FRAME_COST: u64 = 64;
+
+/// Content of frames that come together is put together up to this.
+const SMALL_BYTES: usize = 1024;
 
 /// Which stream the frames are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,9 +132,8 @@ impl Frames {
                 }
                 _ if self.bytes.is_empty() => return Ok(None),
                 Inside::Data { left } => {
-                    let part = self.bytes.split_to(left.min(self.bytes.len() as u64) as usize);
-                    self.inside = Inside::Data { left: left - part.len() as u64 };
-                    return Ok(Some(Frame::Data(part)));
+                    let part = self.content(left);
+                    return Ok(Some(Frame::Data(self.with_what_follows(part))));
                 }
                 Inside::Skipping { left } => {
                     let part = left.min(self.bytes.len() as u64);
@@ -140,6 +142,31 @@ impl Frames {
                 }
             }
         }
+    }
+
+    /// What is there of a frame's content.
+    fn content(&mut self, left: u64) -> Bytes {
+        let part = self.bytes.split_to(left.min(self.bytes.len() as u64) as usize);
+        self.inside = Inside::Data { left: left - part.len() as u64 };
+        part
+    }
+
+    /// A small part of content, together with what is there of the frames behind it: whoever sends a byte a frame makes hardly more work by
+    /// it than by one frame.
+    fn with_what_follows(&mut self, part: Bytes) -> Bytes {
+        let mut small = BytesMut::new();
+        while matches!(self.inside, Inside::Data { left: 0 })
+            && part.len().max(small.len()) < SMALL_BYTES
+            && let Some((DATA, length @ 1.., used)) = type_and_length(&self.bytes)
+        {
+            if small.is_empty() {
+                small.extend_from_slice(&part);
+            }
+            self.bytes.advance(used);
+            let more = self.content(length);
+            small.extend_from_slice(&more);
+        }
+        if small.is_empty() { part } else { small.freeze() }
     }
 
     /// Whether all that was pushed has been read, and a stream that ends here ends well (RFC 9114 §7.1).
@@ -355,6 +382,22 @@ mod tests {
             let ends_well = [9, 14, 317, 319].contains(&cut);
             assert_eq!(read(REQUEST, &bytes[..cut], cut).map(|read| read.1), Ok(ends_well), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn content_in_frames_of_a_byte_comes_out_in_pieces_of_many() {
+        let mut bytes = b"\x00\x01x".repeat(2 * SMALL_BYTES);
+        bytes.extend(b"\x00\x02y");
+        let mut frames = Frames::new(On::Request { section_bytes_max: 0 });
+        frames.push(bytes.into());
+        let x = vec![b'x'; SMALL_BYTES];
+        for piece in [x.clone(), x, b"y".to_vec()] {
+            assert_eq!(frames.next(), Ok(Some(Frame::Data(piece.into()))));
+        }
+        assert_eq!(frames.next(), Ok(None));
+        frames.push(b"z\x00\x01z".to_vec().into());
+        assert_eq!(frames.next(), Ok(Some(Frame::Data(b"zz".to_vec().into()))));
+        assert!(frames.is_between());
     }
 
     #[test]

@@ -122,3 +122,39 @@ impl Handle {
         self.shared.succession.has_predecessor()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Snapshot;
+
+    use super::*;
+    use crate::admin::tests::world_in;
+
+    #[test]
+    fn no_purge_takes_back_the_position_of_a_log_that_is_opened_again() {
+        let state = std::env::temp_dir().join(format!("perigee-resume-{}", std::process::id()));
+        std::fs::create_dir_all(&state).unwrap();
+        let text = "[store]\nmemory = \"1MiB\"\n[[store.disk]]\nsize = \"64MiB\"\n\n\
+                    [[site]]\nname = \"shop\"\ndomains = [\"shop.example\"]\norigin = \"http://127.0.0.1:9\"\n";
+        let world = world_in(Some(state.clone()), Snapshot::parse(text, "a test").snapshot.unwrap());
+        let handle = &world.handle;
+        let position = || handle.shared.purge_position.load(Ordering::Acquire);
+        let before = position();
+        handle.release();
+        std::thread::scope(|scope| {
+            // As one does who records a purge, and has seen the newest position.
+            let recording = handle.shared.purge_log.lock();
+            let resumed = scope.spawn(|| handle.resume());
+            let begin = Instant::now();
+            while position() == before && begin.elapsed() < Duration::from_millis(500) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(position(), before, "it has not changed before the next one is in force");
+            drop(recording);
+            resumed.join().unwrap().unwrap();
+        });
+        assert!(position() > before);
+        drop(world);
+        std::fs::remove_dir_all(&state).unwrap();
+    }
+}

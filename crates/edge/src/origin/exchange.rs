@@ -253,7 +253,7 @@ fn append_fields(headers: &mut HeaderMap, fields: &Fields) -> Result<(), http::E
     Ok(())
 }
 
-/// Trailer fields for the library; what it cannot express is left out.
+/// Trailer fields, or those of an interim response, for the library; what it cannot express is left out.
 pub(crate) fn header_map(fields: &Fields) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields.iter() {

@@ -284,7 +284,10 @@ impl Pool {
         self.origin.counters.connections.add();
         let meter = wire.meter();
         let http2 = keep && (wire.agreed_http2() || settings.http2 && settings.scheme == model::Scheme::Http);
-        self.declined_http2.set(keep && !http2);
+        if keep {
+            // What is not to be kept is never asked for HTTP/2.
+            self.declined_http2.set(!http2);
+        }
         let pool = keep.then(|| self.clone());
         if !http2 {
             let sender = Sender::Http1(handshake_http1(wire).await?);

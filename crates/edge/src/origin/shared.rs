@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use model::breaker::{self, Breaker, BreakerPolicy, Verdict};
@@ -39,6 +39,8 @@ pub(crate) struct OriginsShared {
     certified: Arc<Certified>,
     sources: Arc<[IpAddr]>,
     states: RwLock<HashMap<Arc<Origin>, Vec<Arc<OriginState>>>>,
+    /// Those of configurations that are not in force any more, as long as a request goes by one: see [`Named`].
+    retired: RwLock<Vec<Weak<OriginState>>>,
     next_id: AtomicU64,
     /// By what nodes and controls name them.
     budgets: RwLock<HashMap<String, Arc<Budget>>>,
@@ -60,6 +62,7 @@ impl OriginsShared {
             certified,
             sources: sources.into(),
             states: RwLock::default(),
+            retired: RwLock::default(),
             next_id: AtomicU64::new(0),
             budgets: RwLock::default(),
             are_leased: false,
@@ -82,7 +85,11 @@ impl OriginsShared {
     pub(crate) fn configure<'a>(&self, groups: impl IntoIterator<Item = &'a OriginGroup>) -> Vec<String> {
         let mut named = Vec::new();
         for group in groups {
-            let states = self.group(group);
+            let states: Vec<_> = group
+                .origins
+                .iter()
+                .map(|origin| self.known(origin, group).unwrap_or_else(|| self.made(origin, group)))
+                .collect();
             if let Some(policy) = &group.budget {
                 states
                     .iter()
@@ -94,6 +101,9 @@ impl OriginsShared {
         let quotas = || named.iter().filter_map(|state| state.quota.as_ref());
         self.budgets.write().retain(|_, budget| quotas().any(|named| Arc::ptr_eq(named, budget)));
         let mut gone = Vec::new();
+        // Held meanwhile: who finds a state here no more finds it there.
+        let mut retired = self.retired.write();
+        retired.retain(|state| state.strong_count() > 0);
         self.states.write().retain(|_, states| {
             states.retain(|state| {
                 let keep = named.iter().any(|named| named.id == state.id);
@@ -106,12 +116,19 @@ impl OriginsShared {
         });
         for state in gone {
             state.retired.store(true, Ordering::Relaxed);
+            retired.push(Arc::downgrade(&state));
         }
+        drop(retired);
         self.changed.notify_waiters();
         let trouble = named.iter().filter_map(|state| state.tls.as_ref().err());
         let mut trouble: Vec<String> = trouble.cloned().collect();
         trouble.dedup();
         trouble
+    }
+
+    /// The states of a configuration's origins, for it to hold.
+    pub(crate) fn named<'a>(&self, groups: impl IntoIterator<Item = &'a OriginGroup>) -> Named {
+        Named { _states: groups.into_iter().flat_map(|group| self.group(group)).collect() }
     }
 
     /// What is known about each origin, for metrics and for people; in no order.
@@ -172,7 +189,11 @@ impl OriginsShared {
 
     /// The states of a group's origins, in the group's order.
     pub(super) fn group(&self, group: &OriginGroup) -> Vec<Arc<OriginState>> {
-        group.origins.iter().map(|origin| self.state(origin, group)).collect()
+        let state = |origin| {
+            let known = self.known(origin, group).or_else(|| self.retired(origin, group));
+            known.unwrap_or_else(|| self.made(origin, group))
+        };
+        group.origins.iter().map(state).collect()
     }
 
     /// All states.
@@ -189,10 +210,16 @@ impl OriginsShared {
         self.clock.wall()
     }
 
-    fn state(&self, origin: &Arc<Origin>, group: &OriginGroup) -> Arc<OriginState> {
-        if let Some(state) = find(self.states.read().get(origin), group) {
-            return state;
-        }
+    fn known(&self, origin: &Arc<Origin>, group: &OriginGroup) -> Option<Arc<OriginState>> {
+        find(self.states.read().get(origin), group)
+    }
+
+    fn retired(&self, origin: &Arc<Origin>, group: &OriginGroup) -> Option<Arc<OriginState>> {
+        let is_it = |state: &Arc<OriginState>| state.settings == *origin && state.policies.are_of(group);
+        self.retired.read().iter().filter_map(Weak::upgrade).find(is_it)
+    }
+
+    fn made(&self, origin: &Arc<Origin>, group: &OriginGroup) -> Arc<OriginState> {
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let quota = group.budget.as_ref().map(|policy| self.budget(policy, origin));
@@ -205,6 +232,12 @@ impl OriginsShared {
             made
         })
     }
+}
+
+/// What a configuration holds of its origins' states: requests that it began go on by them when another is in force, and need none
+/// made anew.
+pub(crate) struct Named {
+    _states: Vec<Arc<OriginState>>,
 }
 
 fn find(states: Option<&Vec<Arc<OriginState>>>, group: &OriginGroup) -> Option<Arc<OriginState>> {

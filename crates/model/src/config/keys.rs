@@ -559,12 +559,12 @@ static LIMITS: Table = Table {
         number(
             "handshakes_max",
             settings::HANDSHAKES,
-            "TLS handshakes under way in one worker, and four times as many as one client may have of them.",
+            "TLS handshakes under way in one worker, those of HTTP/3 among them, and four times as many as one client may have of them.",
         ),
         number(
             "handshakes_per_client",
             settings::HANDSHAKES_PER_CLIENT,
-            "TLS handshakes of one client per second, with ten seconds' worth at once; 0 is no limit.",
+            "TLS handshakes of one client per second, those of HTTP/3 among them, with ten seconds' worth at once; 0 is no limit.",
         ),
         number(
             "requests_per_connection_max",

@@ -13,7 +13,7 @@ use crate::origin::BodyPart;
 use crate::refusal::Refusal;
 
 use super::super::Gone;
-use super::super::exchange::Incoming;
+use super::super::exchange::{Ended, Incoming};
 use super::{READ_BYTES, Session, code, once};
 
 /// Why there is no head.
@@ -192,15 +192,15 @@ impl From<Gone> for NoHead {
 }
 
 impl Incoming for &mut Content {
-    async fn part(&mut self) -> Result<BodyPart, Gone> {
+    async fn part(&mut self) -> Result<BodyPart, Ended> {
         match self.ahead.take() {
             Some(BodyPart::Data(piece))
                 if self.promised.is_some_and(|promised| piece.len() as u64 > promised) =>
             {
-                Err(Gone)
+                Err(Ended::Gone)
             }
             Some(part) => Ok(part),
-            None => self.next_part().await,
+            None => self.next_part().await.map_err(|Gone| Ended::Gone),
         }
     }
 

@@ -347,3 +347,51 @@ fn http2_over_plain_tcp_is_spoken_when_the_configuration_says_so() {
         assert_eq!(seen.requests.borrow().len(), 2);
     });
 }
+
+#[test]
+fn after_an_upgrade_an_origin_still_declines_http2() {
+    play(async {
+        let authority = Authority::new("h2-declined");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut origin = authority.origin(listener.local_addr().unwrap().port(), "origin.shop.example");
+        origin.http2 = true;
+        let acceptor = authority.server("origin.shop.example", &[b"http/1.1"]);
+        let (connections, gate) = (Rc::new(Cell::new(0)), Rc::new(tokio::sync::Semaphore::new(2)));
+        let (noted, opened) = (connections.clone(), gate.clone());
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                noted.set(noted.get() + 1);
+                let (acceptor, opened) = (acceptor.clone(), opened.clone());
+                tokio::task::spawn_local(async move {
+                    opened.acquire().await.unwrap().forget();
+                    let mut stream = acceptor.accept(stream).await.unwrap();
+                    let asked = read_request(&mut stream, false).await.unwrap();
+                    let answer = match asked.contains("Upgrade: ") {
+                        true => {
+                            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+                        }
+                        false => "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+                    };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        let group = OriginGroup::of(origin);
+        let (origins, _) = origins();
+        let origins = Rc::new(origins);
+        assert_eq!(fetch_line(&origins, &group, get("/a")).await, "200 [2] \"ok\"");
+        let mut upgrade = get("/chat");
+        upgrade.upgrade = Some("websocket".into());
+        assert!(origins.fetch(&group, upgrade, |_, _| {}).await.unwrap().tunnel.is_some());
+        let asked = [1, 2].map(|_| {
+            let (origins, group) = (origins.clone(), group.clone());
+            tokio::task::spawn_local(async move { fetch_line(&origins, &group, get("/a")).await })
+        });
+        until("neither waits for the other", || connections.get() == 4).await;
+        gate.add_permits(2);
+        for asked in asked {
+            assert_eq!(asked.await.unwrap(), "200 [2] \"ok\"");
+        }
+    });
+}

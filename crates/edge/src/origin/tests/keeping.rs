@@ -203,3 +203,23 @@ fn states_last_as_long_as_a_configuration_names_their_origin() {
     shared.configure([&c]);
     assert!(kept.is_retired());
 }
+
+#[test]
+fn a_request_of_an_older_configuration_finds_what_is_known_of_its_origins() {
+    let shared = OriginsShared::new(Clock::manual(Wall::default()), Arc::default(), &[]);
+    let [a, b] =
+        ["http://a.example", "http://b.example"].map(|url| OriginGroup::of(Origin::parse(url).unwrap()));
+    let names = || shared.report().iter().map(|report| report.name.to_string()).collect::<Vec<_>>();
+    shared.configure([&a]);
+    let older = shared.named([&a]);
+    let id = shared.group(&a)[0].id;
+    shared.configure([&b]);
+    assert_eq!((shared.group(&a)[0].id, names()), (id, vec!["http://b.example".to_owned()]));
+    // One that is named again is one of those that are told of, and is probed.
+    shared.configure([&a]);
+    assert!(!shared.group(&a)[0].is_retired());
+    assert_eq!(names(), ["http://a.example"]);
+    drop(older);
+    shared.configure([&b]);
+    assert_eq!(names(), ["http://b.example"]);
+}
