@@ -271,13 +271,7 @@ fn is_for_browsers(is_by_status: bool, status: u16, fields: &Fields) -> bool {
 }
 
 fn cache_status<'a>(worker: &'a Worker, note: &Note) -> CacheStatus<'a> {
-    CacheStatus {
-        node: &worker.shared.node,
-        why: note.why,
-        handling: note.handling(),
-        ttl: note.ttl,
-        key: None,
-    }
+    CacheStatus { node: &worker.shared.node, why: note.why, handling: note.handling(), ttl: note.ttl }
 }
 
 /// Server-Timing (W3C): what the edge took in all, and those that it had to ask: other edges, the origin.
@@ -386,7 +380,7 @@ fn selectors(worker: &Worker, request: &Request, told: &Told) -> Vec<(Box<str>, 
     let Some(rule) = told.rule.as_ref().map(RuleAt::rule) else { return Vec::new() };
     let (seed, mut text) = (&worker.shared.seed, Vec::new());
     let mut selectors: Vec<(Box<str>, u32)> = Vec::new();
-    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text).0 as u32));
+    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text) as u32));
     let by_headers = match told.head.vary() {
         Vary::Spec(spec) => spec.names().map(str::to_owned).collect(),
         Vary::None | Vary::Star => Vec::new(),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use model::rule::ClientCertificate;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange};
-use semantics::tags::{self, TagLimits, tag_hash};
+use semantics::tags::{self, tag_hash};
 use semantics::vary::normalise_request;
 use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
@@ -600,7 +600,7 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
 /// Hashes of an answer's surrogate keys, the rule's too; `None` when there are more than can be remembered.
 pub(crate) fn tags_of(worker: &Worker, at: &RuleAt, fields: &Fields) -> Option<Vec<u64>> {
     let seed = worker.shared.tag_seed();
-    let tags = tags::tags_of(fields, &seed, TagLimits::default());
+    let tags = tags::tags_of(fields, &seed);
     let of_rule = at.rule().surrogate_keys.iter().map(|tag| tag_hash(&seed, tag.as_bytes()));
     (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(of_rule).collect())
 }

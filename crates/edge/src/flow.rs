@@ -182,7 +182,7 @@ impl Flow {
                 return Begun::Answer(answer);
             }
         }
-        if hop::is_loop(&request.fields, &worker.shared.node, 0) {
+        if hop::is_loop(&request.fields, &worker.shared.node) {
             return Begun::Answer(Refusal::Loop.answer(request));
         }
         let local = serve::locally(&at, request);
@@ -582,7 +582,7 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
-                let key = hash(&self.worker.shared.seed, &self.text).0;
+                let key = hash(&self.worker.shared.seed, &self.text);
                 let begun = invalidate(&self.worker, &self.at, &self.request, &response, key);
                 // What this very request has outdated does not concern its own answer; what another has meanwhile does.
                 let start = Start { epoch: start.epoch + begun, ..start };
@@ -611,7 +611,7 @@ impl Flow {
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
-        let key = hash(&self.worker.shared.seed, &self.text).0;
+        let key = hash(&self.worker.shared.seed, &self.text);
         let flight = Flight::solitary(start);
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
@@ -754,7 +754,7 @@ impl Want {
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Option<Arc<Flight>> {
         let shared = &worker.shared;
-        let primary = hash(&shared.seed, text).0;
+        let primary = hash(&shared.seed, text);
         let key = serve::flight_key(worker, &mut text.to_vec(), primary, self.range.as_ref());
         if self.alone || key == self.key {
             return None;
@@ -861,7 +861,7 @@ fn start<'a>(worker: &Worker, request: &'a Request, text: &[u8], class: Class) -
         fields: &request.fields,
         raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
-        epoch: shared.epochs.of(hash(&shared.seed, text).0),
+        epoch: shared.epochs.of(hash(&shared.seed, text)),
         now_ms: shared.clock.monotonic_ms(),
         class,
     }

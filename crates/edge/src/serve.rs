@@ -296,7 +296,7 @@ pub(crate) fn flight_key(
     text.extend_from_slice(&key.to_be_bytes());
     text.extend_from_slice(b" range ");
     text.extend_from_slice(&range.value);
-    let key = key::hash(&worker.shared.seed, text).0;
+    let key = key::hash(&worker.shared.seed, text);
     text.truncate(length);
     key
 }

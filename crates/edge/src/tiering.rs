@@ -216,7 +216,7 @@ impl Shared {
         text[..6].copy_from_slice(b"slice ");
         text[6..22].copy_from_slice(&id.to_le_bytes());
         text[22..].copy_from_slice(&number.to_le_bytes());
-        hash(&self.seed, &text).0
+        hash(&self.seed, &text)
     }
 
     /// Asks for a slice to be written.
@@ -382,5 +382,5 @@ pub(crate) fn slices_id(
             text.extend_from_slice(&unique.to_le_bytes());
         }
     }
-    hash(&shared.seed, &text).0
+    hash(&shared.seed, &text)
 }

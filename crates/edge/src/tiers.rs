@@ -485,7 +485,7 @@ fn key_of(job: &Job) -> u64 {
 
 /// The hash of a key text that all nodes compute alike.
 fn common_hash(text: &[u8]) -> u64 {
-    hash(&KeySeed([0; 16]), text).0 as u64
+    hash(&KeySeed([0; 16]), text) as u64
 }
 
 /// Counts a request that the cache could not answer, if there are tiers: what many ask for is kept also where it is not owned.

@@ -183,7 +183,7 @@ fn has_no_transform(value: &[u8]) -> bool {
 /// The Content-Type of a response whose content may be encoded, without parameters; `None` where it may not be: it has a
 /// Content-Encoding, says `no-transform` (RFC 9111 §5.2.2.6; in any field for caches), or has no Content-Type.
 ///
-/// `head`: a block of [`Fields::block`].
+/// `head`: a block of [`Fields::as_block`].
 pub fn may_encode(head: &[u8]) -> Option<&[u8]> {
     let mut media_type = None;
     for (name, value) in lines_of(head) {
@@ -207,7 +207,7 @@ pub fn may_encode(head: &[u8]) -> Option<&[u8]> {
 
 /// Appends the head of one representation of a response that may be encoded. Allocates nothing but `out`.
 ///
-/// - `head`: the identity's, a block of [`Fields::block`].
+/// - `head`: the identity's, a block of [`Fields::as_block`].
 /// - `form`: the copy that is sent; `None` for identity, which only gets its Vary.
 ///
 /// A copy loses what is said of the identity's bytes: Content-MD5 and Digest, Repr-Digest and Content-Digest (RFC 9530 §2, §3),

@@ -40,7 +40,7 @@ impl<'a> Validators<'a> {
         }
     }
 
-    /// From a stored block ([`Fields::block`]), in one pass and without allocation. Of repeated lines the first counts.
+    /// From a stored block ([`Fields::as_block`]), in one pass and without allocation. Of repeated lines the first counts.
     pub fn of_block(block: &'a [u8]) -> Self {
         let mut validators = Validators::default();
         for (name, value) in fields::lines_of(block) {

@@ -13,13 +13,11 @@
 //! It does not validate: the HTTP/1 parser and the origin client have done so before. [`Fields::append`] refuses
 //! what would break the block (CR, LF and NUL in a value, a name that is not a token), so that no caller can inject a line.
 
-use bytes::Bytes;
-
 /// Most field lines that one message may have; the parsers above refuse more with 431 or 502.
 /// Default of Envoy's edge guide and of hyper (100), with room for what the edge adds.
 pub const LINES_MAX: usize = 128;
 
-/// An ordered list of field lines. Cloning copies the buffer; [`Fields::block`] gives it away as bytes.
+/// An ordered list of field lines. Cloning copies the buffer.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fields {
     block: Vec<u8>,
@@ -56,7 +54,7 @@ impl Fields {
         Fields { block: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines), present: 0 }
     }
 
-    /// Reads back a block made by [`Fields::block`]. A line without `": "` is skipped: such a block was not made here.
+    /// Reads back a block made by [`Fields::as_block`]. A line without `": "` is skipped: such a block was not made here.
     pub fn from_block(block: &[u8]) -> Self {
         let mut fields = Fields::with_capacity(16, block.len());
         for (name, value) in lines_of(block) {
@@ -125,13 +123,6 @@ impl Fields {
         *self = kept;
     }
 
-    /// Forgets all lines and keeps the allocation.
-    pub fn clear(&mut self) {
-        self.block.clear();
-        self.lines.clear();
-        self.present = 0;
-    }
-
     /// The value of the first line of `name`, in any case; no allocation.
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&[u8]> {
         let name = name.as_ref();
@@ -192,11 +183,6 @@ impl Fields {
         &self.block
     }
 
-    /// The block in its own exact allocation, for storing.
-    pub fn block(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.block)
-    }
-
     fn name(&self, line: &Line) -> &[u8] {
         &self.block[line.name_start as usize..][..usize::from(line.name_len)]
     }
@@ -223,7 +209,7 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Fields {
     }
 }
 
-/// The lines of a block made by [`Fields::block`], read without building [`Fields`].
+/// The lines of a block made by [`Fields::as_block`], read without building [`Fields`].
 pub fn lines_of(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = block;
     std::iter::from_fn(move || {
@@ -237,7 +223,7 @@ pub fn lines_of(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The first value of `name` in a block made by [`Fields::block`].
+/// The first value of `name` in a block made by [`Fields::as_block`].
 pub fn value_in<'a>(block: &'a [u8], name: &str) -> Option<&'a [u8]> {
     lines_of(block)
         .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))

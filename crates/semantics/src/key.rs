@@ -71,10 +71,6 @@ pub struct KeyRecipe {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeySeed(pub [u8; 16]);
 
-/// The hash of a key text. Two texts with one hash do not happen (128 bits, secret seed).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub u128);
-
 /// What kind of screen asks, as far as the request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
@@ -88,9 +84,9 @@ pub enum Device {
 
 // --- The key ---
 
-/// SipHash-1-3 with 128 bits of `text` under `seed`. Allocates nothing.
-pub fn hash(seed: &KeySeed, text: &[u8]) -> Key {
-    Key(SipHasher13::new_with_key(&seed.0).hash(text).as_u128())
+/// SipHash-1-3 with 128 bits of `text` under `seed`: two texts with one hash do not happen. Allocates nothing.
+pub fn hash(seed: &KeySeed, text: &[u8]) -> u128 {
+    SipHasher13::new_with_key(&seed.0).hash(text).as_u128()
 }
 
 /// Appends the key text of a request to `out`. The caller clears and reuses `out`; with the default recipe nothing
@@ -272,12 +268,6 @@ impl Device {
             Device::Tablet => "tablet",
             Device::Desktop => "desktop",
         }
-    }
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
     }
 }
 

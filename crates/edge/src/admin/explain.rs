@@ -100,7 +100,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     }
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     // Before the look-up, which may take out what has been purged.
-    let primary = hash(&shared.seed, &text).0;
+    let primary = hash(&shared.seed, &text);
     let entry = shared.store.peek(primary);
     let mut from_disk = Vec::new();
     let found = loop {

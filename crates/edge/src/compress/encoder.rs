@@ -250,7 +250,7 @@ fn prepare(shared: &Shared, asked: Asked) -> Option<Task> {
     let start = text.len();
     object.read_into(&mut text)?;
     let digest = match object.copies.digest() {
-        0 => hash(&shared.seed, &text).0,
+        0 => hash(&shared.seed, &text),
         known => known,
     };
     object.copies.set_digest(digest);

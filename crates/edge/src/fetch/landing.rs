@@ -354,7 +354,7 @@ impl Job {
             return;
         }
         let (shared, position) = (&self.worker.shared, stored.position());
-        let primary = hash(&shared.seed, &self.text).0;
+        let primary = hash(&shared.seed, &self.text);
         let is_outdated = || shared.epochs.of(primary) != self.epoch;
         if is_outdated() || lookup::is_gone(shared, &self.at, &self.request, stored) {
             // What has come since must not be overwritten by what is older than an invalidation.
