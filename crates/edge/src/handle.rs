@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::budget::Amount;
 use model::budget::lease::{Ask as LeaseAsk, Grant};
 use model::change::Order;
 use model::settings::{Eviction, MEMORY};
-use model::{EdgeSettings, Snapshot, breaker, health};
+use model::{EdgeSettings, Snapshot};
 use observe::{AccessLog, Observer, Registry};
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
@@ -35,7 +34,7 @@ use crate::in_flight::AboveBound;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
-use crate::origin::{BudgetReport, Origins, OriginsShared, WORDS_MAX, probe_origins};
+use crate::origin::{BudgetStatus, OriginStatus, Origins, OriginsShared, WORDS_MAX, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, Whose};
@@ -206,44 +205,6 @@ pub struct Status {
     pub origins: Vec<OriginStatus>,
     /// What may be asked of origins that have a budget, and what is.
     pub budgets: Vec<BudgetStatus>,
-}
-
-/// The budget of one site at one origin, as the edge sees it.
-#[derive(Clone, Debug)]
-pub struct BudgetStatus {
-    /// The site.
-    pub site: String,
-    /// The origin's URL.
-    pub origin: String,
-    /// What all nodes together may use.
-    pub total: Amount,
-    /// What this edge may use now.
-    pub allowed: Amount,
-    /// What it uses: requests of the last second, and in flight.
-    pub used: Amount,
-    /// Requests that wait for their turn.
-    pub waiting: u64,
-    /// How often what they wait for has been asked for.
-    pub askers: u64,
-    /// Requests that had none in time.
-    pub refused: u64,
-    /// Answers that were ended because less was allowed for too long.
-    pub ended: u64,
-}
-
-/// One origin as the edge sees it.
-#[derive(Clone, Debug)]
-pub struct OriginStatus {
-    /// Its URL.
-    pub origin: String,
-    /// `up`, `aside` (requests failed in a row) or `down` (probes failed in a row).
-    pub health: &'static str,
-    /// `closed`, `open` or `half-open`.
-    pub breaker: &'static str,
-    /// Attempts to get an answer from it.
-    pub attempts: u64,
-    /// Attempts that ended without one.
-    pub failures: u64,
 }
 
 impl Edge {
@@ -724,21 +685,6 @@ impl Handle {
 
     /// What runs, in numbers.
     pub fn status(&self) -> Status {
-        let origins = self.origins.report().into_iter().map(|report| OriginStatus {
-            origin: report.name.to_string(),
-            health: match report.health {
-                health::State::Up => "up",
-                health::State::Aside => "aside",
-                health::State::Down => "down",
-            },
-            breaker: match report.breaker {
-                breaker::State::Closed => "closed",
-                breaker::State::Open => "open",
-                breaker::State::HalfOpen => "half-open",
-            },
-            attempts: report.counts.attempts,
-            failures: report.counts.failures,
-        });
         Status {
             uptime: self.started.elapsed(),
             connections: self.shared.connections.load(Ordering::Relaxed),
@@ -749,14 +695,14 @@ impl Handle {
             silence: self.shared.heard.silence(&self.shared.clock),
             memory: self.shared.store.stats(),
             disks: self.shared.disks.stats(),
-            origins: origins.collect(),
+            origins: self.origins.report(),
             budgets: self.budgets(),
         }
     }
 
     /// What may be asked of origins that have a budget, and what is; by site and origin.
     pub fn budgets(&self) -> Vec<BudgetStatus> {
-        self.origins.budgets().into_iter().map(budget_status).collect()
+        self.origins.budgets()
     }
 
     /// What each origin's budget asks of control now, by the names that both have for budgets; to be answered by
@@ -826,20 +772,6 @@ impl Handle {
             log.stop(Duration::from_secs(5));
         }
         ended
-    }
-}
-
-fn budget_status(report: BudgetReport) -> BudgetStatus {
-    BudgetStatus {
-        site: report.site.into(),
-        origin: report.origin.to_string(),
-        total: report.total,
-        allowed: report.allowed,
-        used: report.used,
-        waiting: report.waiting,
-        askers: report.askers,
-        refused: report.refused,
-        ended: report.ended,
     }
 }
 

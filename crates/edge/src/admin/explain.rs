@@ -73,7 +73,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         let all = handle.budgets();
         let of_rule = all.iter().filter(|budget| {
             *budget.site == *site.name
-                && rule.origin.origins.iter().any(|origin| origin.url() == budget.origin)
+                && rule.origin.origins.iter().any(|origin| origin.url() == *budget.origin)
         });
         let budgets: Vec<Value> = of_rule.map(budget_json).collect();
         explanation["budget"] = json!({ "content": content, "origins": budgets });

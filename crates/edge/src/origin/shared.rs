@@ -21,7 +21,7 @@ use rustls::pki_types::ServerName;
 use semantics::Wall;
 use tokio::sync::{Notify, mpsc};
 
-use super::budget::{Budget, BudgetReport};
+use super::budget::{Budget, BudgetStatus};
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
@@ -115,14 +115,14 @@ impl OriginsShared {
     }
 
     /// What is known about each origin, for metrics and for people; in no order.
-    pub(crate) fn report(&self) -> Vec<OriginReport> {
+    pub(crate) fn report(&self) -> Vec<OriginStatus> {
         let now = self.now();
         self.all().iter().map(|state| state.report(now)).collect()
     }
 
     /// The budgets, for metrics and for people; by site and origin.
-    pub(crate) fn budgets(&self) -> Vec<BudgetReport> {
-        let mut reports: Vec<BudgetReport> =
+    pub(crate) fn budgets(&self) -> Vec<BudgetStatus> {
+        let mut reports: Vec<BudgetStatus> =
             self.all_budgets().iter().map(|budget| budget.report()).collect();
         reports.sort_by(|one, other| (&one.site, &one.origin).cmp(&(&other.site, &other.origin)));
         reports
@@ -388,12 +388,12 @@ impl OriginState {
         }
     }
 
-    fn report(&self, now: u64) -> OriginReport {
+    fn report(&self, now: u64) -> OriginStatus {
         let condition = self.condition.lock();
         let (health, breaker) = (condition.health.state(now), condition.breaker.state());
         drop(condition);
         let open = self.open.read();
-        OriginReport {
+        OriginStatus {
             name: self.name.clone(),
             health,
             breaker,
@@ -449,7 +449,7 @@ macro_rules! counters {
 
         /// An origin's counters since it was first configured.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub(crate) struct Counts { $($(#[doc = $doc])+ pub(crate) $name: u64,)* }
+        pub struct Counts { $($(#[doc = $doc])+ pub $name: u64,)* }
 
         impl Counters {
             fn read(&self) -> Counts {
@@ -523,17 +523,17 @@ impl Drop for Counted {
 
 /// One origin, for metrics and for people.
 #[derive(Clone, Debug)]
-pub(crate) struct OriginReport {
+pub struct OriginStatus {
     /// The origin's URL.
-    pub(crate) name: Arc<str>,
+    pub name: Arc<str>,
     /// What probes and requests say about it.
-    pub(crate) health: health::State,
+    pub health: health::State,
     /// Whether it is asked at all.
-    pub(crate) breaker: breaker::State,
+    pub breaker: breaker::State,
     /// Connections open now, idle ones included.
-    pub(crate) open: u64,
+    pub open: u64,
     /// Connections idle now; a shared HTTP/2 connection never counts as idle.
-    pub(crate) idle: u64,
+    pub idle: u64,
     /// Its counters.
-    pub(crate) counts: Counts,
+    pub counts: Counts,
 }
