@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::in_flight::{For, SMALL_BYTES};
 use crate::loaded::RuleAt;
 use crate::meta::{Meta, ResponseMeta};
-use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants, WholeBody};
+use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants};
 use crate::request::Request;
 use crate::worker::{Shared, Worker};
 
@@ -339,13 +339,6 @@ impl<'a> Cutter<'a> {
         if self.held_bytes == SLICE_BYTES {
             self.cut();
         }
-    }
-}
-
-/// The pieces of a body that is no longer than one slice.
-pub(crate) fn pieces_of(body: &WholeBody) -> Vec<Bytes> {
-    match body {
-        WholeBody::Contiguous(pieces) | WholeBody::Blocks(pieces, _) => pieces.clone(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
 use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, arrived, fill_bytes};
 use crate::lookup::{self, Place};
-use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
+use crate::object::{Object, Parts, Sliced, Stored};
 use crate::origin::{FetchError, OriginResponse};
 use crate::request::Method;
 use crate::serve;
@@ -184,7 +184,7 @@ impl Job {
             (Some(stored), on_disk) => {
                 let copy = match (on_disk, stored.parts(), fill.whole_body()) {
                     (_, Some(_), _) => DiskCopy::AsItIs,
-                    (OnDisk::NotYet, None, Some(body)) => DiskCopy::Body(tiering::pieces_of(&body)),
+                    (OnDisk::NotYet, None, Some(body)) => DiskCopy::Body(body),
                     (_, None, _) => DiskCopy::Nothing,
                 };
                 self.store(&fill.head, &Object::new(stored), copy);
@@ -311,14 +311,11 @@ impl Job {
                 fill.position,
                 fill.tags.clone(),
                 &fill.head,
-                body,
+                &body,
                 pages,
             ));
         };
-        let content = match body {
-            WholeBody::Contiguous(pieces) => pieces.concat(),
-            WholeBody::Blocks(blocks, _) => blocks.concat(),
-        };
+        let content = body.concat();
         let asked = self.range.as_ref().map(|range| range.value.as_slice());
         let part = Part::of(asked, range.to_string().as_bytes(), *length)?;
         let mut parts = Parts { complete_len: part.complete_len(), runs: Vec::new(), lone: None };
