@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::rule::ClientCertificate;
 use semantics::key::{Device, normalise_host, normalise_path};
-use semantics::range::{self, ContentRange};
+use semantics::range::{self, ContentRange, Span};
 use semantics::tags::{self, tag_hash};
 use semantics::vary::normalise_request;
 use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
@@ -25,7 +25,7 @@ use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::request::Request;
 use crate::rewriting;
 use crate::serve::{self, Wanted};
-use crate::tiering::{self, SLICE_BYTES};
+use crate::tiering::SLICE_BYTES;
 use crate::tiers::{self, Told};
 use crate::worker::Worker;
 
@@ -125,6 +125,19 @@ pub(crate) struct RangeWanted {
     pub(crate) if_range: Option<Vec<u8>>,
     /// The parts that it completes, from the first byte on; `None` when the range itself was asked for.
     pub(crate) completes: Option<Object>,
+}
+
+impl RangeWanted {
+    pub(crate) fn plain(value: Vec<u8>) -> Self {
+        RangeWanted { value, asked: None, if_range: None, completes: None }
+    }
+
+    /// A part of the representation with this head; where there is another by now, the whole of that.
+    pub(crate) fn part(span: Span, head: &Fields) -> Self {
+        let if_range = range::strong_validator(head).map(<[u8]>::to_vec);
+        let value = format!("bytes={}-{}", span.start(), span.end());
+        RangeWanted { if_range, ..RangeWanted::plain(value.into_bytes()) }
+    }
 }
 
 /// Why an answer is not kept.
@@ -348,8 +361,7 @@ impl Job {
 
     /// The visitor's own range, if another was sent.
     fn exact_range(&self) -> Option<RangeWanted> {
-        let asked = self.range.as_ref()?.asked.clone()?;
-        Some(RangeWanted { value: asked, asked: None, if_range: None, completes: None })
+        self.range.as_ref()?.asked.clone().map(RangeWanted::plain)
     }
 
     fn judge_as_asked(&self, mut response: OriginResponse) -> Judged {
@@ -469,7 +481,7 @@ impl Job {
         }
         let is_whole_slices =
             span.start().is_multiple_of(SLICE_BYTES) && (reaches_end || length.is_multiple_of(SLICE_BYTES));
-        let in_slices = is_whole_slices && tiering::has_strong_validator(fields);
+        let in_slices = is_whole_slices && range::strong_validator(fields).is_some();
         Shape::Part { length, range, in_slices }
     }
 

@@ -66,9 +66,7 @@ mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{
-    Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers,
-};
+pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
 pub use origin::{BudgetStatus, OriginStatus};
 pub use purging::{Applied, PurgeError};
 pub use storage::inspect;

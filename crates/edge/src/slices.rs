@@ -33,7 +33,7 @@ use crate::object::{Item, Object, Sliced};
 use crate::origin::{Askers, OriginResponse};
 use crate::pieces::Piece;
 use crate::request::Request;
-use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
+use crate::tiering::{Cutter, SLICE_BYTES};
 use crate::tiers;
 use crate::urgency;
 use crate::worker::{Shared, Worker};
@@ -294,7 +294,7 @@ impl SliceReader {
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
     pub(crate) async fn prime(&mut self) -> Result<(), Trouble> {
-        if !has_strong_validator(&self.object.fields()) && !self.is_all_here() {
+        if range::strong_validator(&self.object.fields()).is_none() && !self.is_all_here() {
             // What is missing could not be put to the rest, which would show only in the middle of the answer.
             self.worker.shared.forget_slices(&self.sliced);
             return Err(Trouble::Outdated);
@@ -436,7 +436,7 @@ impl SliceReader {
     fn has_next(&self) -> bool {
         let shared = &self.worker.shared;
         let key = shared.slice_key(self.sliced.id, self.offset / SLICE_BYTES);
-        has_strong_validator(&self.object.fields())
+        range::strong_validator(&self.object.fields()).is_some()
             && (shared.store.peek(key).is_some() || shared.disks.find(key).is_some())
     }
 
@@ -521,7 +521,7 @@ impl SliceReader {
     async fn fetch(&mut self, number: u64, is_tight: bool) -> Result<(), Trouble> {
         let shared = self.worker.shared.clone();
         let head = self.object.fields();
-        if !has_strong_validator(&head) {
+        if range::strong_validator(&head).is_none() {
             // Nothing that is fetched now could be put to what is there.
             shared.forget_slices(&self.sliced);
             return Err(Trouble::Outdated);
@@ -596,8 +596,6 @@ impl SliceReader {
     }
 
     fn job(&self, stretch: &Stretch, span: Span) -> Job {
-        let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
-        let position = stretch.fill.position;
         Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
@@ -606,17 +604,12 @@ impl SliceReader {
             key: 0,
             object_key: self.sliced.key,
             why: None,
-            position,
+            position: stretch.fill.position,
             epoch: 0,
             askers: Askers::new(urgency::class_of(&self.at, &self.request, Some(&self.object), false)),
             hides_errors: false,
             stale: None,
-            range: Some(RangeWanted {
-                value: format!("bytes={}-{}", span.start(), span.end()).into_bytes(),
-                asked: None,
-                if_range: validator.map(<[u8]>::to_vec),
-                completes: None,
-            }),
+            range: Some(RangeWanted::part(span, &stretch.fill.head)),
             is_direct: false,
             told: None,
             is_kept: true,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::key::hash;
 use semantics::policy::UNREACHABLE_SECS;
+use semantics::range::strong_validator;
 use semantics::{Facts, Fields};
 use store::disk::{Draft, Spot, buffer_bytes};
 use tokio::sync::watch;
@@ -342,11 +343,6 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// Whether parts of this representation, fetched at different times, belong together.
-pub(crate) fn has_strong_validator(head: &Fields) -> bool {
-    semantics::range::may_combine(head, None, head, None)
-}
-
 /// What the slices of a representation are known by. With a strong validator and a known length, whoever fetches a part of it
 /// names it alike; not after a purge, which may be the only way to get rid of a wrong copy under the same validator. All
 /// else is a representation of its own.
@@ -363,11 +359,10 @@ pub(crate) fn slices_id(
     text.extend_from_slice(&key.to_le_bytes());
     text.extend_from_slice(&position.to_le_bytes());
     text.extend_from_slice(at.site().name.as_bytes());
-    match len.filter(|_| has_strong_validator(head)) {
-        Some(len) => {
+    match len.zip(strong_validator(head)) {
+        Some((len, validator)) => {
             text.extend_from_slice(&len.to_le_bytes());
-            let validator = head.get("etag").or_else(|| head.get("last-modified"));
-            text.extend_from_slice(validator.unwrap_or_default());
+            text.extend_from_slice(validator);
         }
         None => {
             let unique = shared.next_generation.fetch_add(1, Ordering::Relaxed);
