@@ -11,7 +11,7 @@ use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
-use semantics::fields::{lines_of, trim};
+use semantics::fields::{is_one_of, lines_of, trim};
 use semantics::key::{Device, hash, write_key};
 use semantics::{Fields, KeyRecipe, Outcome, Vary, VarySpec, Why};
 
@@ -258,9 +258,8 @@ fn bare_fields(answer: &Answer) -> Option<Fields> {
 /// Whether the origin chose the answer by who the visitor is.
 fn varies_by_certificate(answer: &Answer) -> bool {
     answer.head.field("vary").is_some()
-        && answer.head.fields().get_all("vary").flat_map(|line| line.split(|byte| *byte == b',')).any(
-            |name| CLIENT_CERTIFICATE.iter().any(|known| trim(name).eq_ignore_ascii_case(known.as_bytes())),
-        )
+        && (answer.head.fields().get_all("vary").flat_map(|line| line.split(|byte| *byte == b',')))
+            .any(|name| is_one_of(trim(name), &CLIENT_CERTIFICATE))
 }
 
 /// Whether a rule's browser TTL may replace what a response says: not for errors, unless the rule is about that status, nor

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::rule::ClientCertificate;
+use semantics::fields::is_one_of;
 use semantics::key::{Device, normalise_host, normalise_path};
 use semantics::range::{self, ContentRange, Span};
 use semantics::tags::{self, tag_hash};
@@ -654,10 +655,6 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
     rule.request_headers.apply(&mut fields);
     rewriting::ask_plain(at, &mut fields);
     fields
-}
-
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// Path and query as the origin gets them: spelled as they are keyed, so that no spelling of a visitor's gets an answer

@@ -35,6 +35,7 @@ use model::rule::ClientCertificate;
 use model::tiers::{Node, rank, spread};
 use model::{Origin, OriginGroup, Scheme, Site, Snapshot};
 use observe::{Hop, HopEnd};
+use semantics::fields::is_one_of;
 use semantics::key::{KeySeed, hash, normalise_host};
 use semantics::{Fields, Outcome, Why, hop};
 
@@ -201,7 +202,7 @@ impl Asked {
         };
         strip(fields);
         // Said anew to whoever is asked next, and no words of the visitor's.
-        fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
+        fields.retain(|name, _| !is_one_of(name, &SAID_ANEW));
         Some((Asked { hop, demand, passes_on, is_instead }, on_behalf))
     }
 }

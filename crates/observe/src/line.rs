@@ -9,6 +9,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use semantics::fields::{hex, write_decimal};
 use semantics::{Fields, Wall};
 
 use crate::escape;
@@ -27,11 +28,10 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     out.extend_from_slice(b"{\"time\":\"");
     stamp.write_rfc3339(out, event.wall);
     out.extend_from_slice(b"\",\"id\":\"");
-    write_hex(out, event.request_id);
+    out.extend_from_slice(&hex::<16>(event.request_id.into()));
     if let Some(trace_id) = event.trace_id {
         out.extend_from_slice(b"\",\"trace\":\"");
-        write_hex(out, (trace_id >> 64) as u64);
-        write_hex(out, trace_id as u64);
+        out.extend_from_slice(&hex::<32>(trace_id));
     }
     out.extend_from_slice(b"\",\"client\":\"");
     write_address(out, event.client);
@@ -73,7 +73,7 @@ pub(crate) fn write_json(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<'_>
     }
     if let Some(ttl) = event.ttl {
         out.extend_from_slice(if ttl < 0 { b",\"ttl\":-" } else { b",\"ttl\":" });
-        write_number(out, ttl.unsigned_abs());
+        write_decimal(out, ttl.unsigned_abs());
     }
     if event.collapsed {
         out.extend_from_slice(b",\"collapsed\":true");
@@ -171,28 +171,7 @@ fn text(out: &mut Vec<u8>, before: &[u8], value: &[u8]) {
 
 fn number(out: &mut Vec<u8>, before: &[u8], value: u64) {
     out.extend_from_slice(before);
-    write_number(out, value);
-}
-
-/// Appends `value` in decimal. Faster than `core::fmt`, which a line would enter a dozen times.
-fn write_number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
-}
-
-fn write_hex(out: &mut Vec<u8>, value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let text: [u8; 16] = std::array::from_fn(|place| DIGITS[(value >> (60 - 4 * place)) as usize & 15]);
-    out.extend_from_slice(&text);
+    write_decimal(out, value);
 }
 
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
@@ -202,7 +181,7 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
                 if index > 0 {
                     out.push(b'.');
                 }
-                write_number(out, u64::from(octet));
+                write_decimal(out, u64::from(octet));
             }
         }
         // Writing into memory cannot fail.

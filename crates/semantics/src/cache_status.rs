@@ -8,7 +8,7 @@
 //! line of its own *after* the lines that came with the response, which is the order that §2 asks for.
 
 use crate::Why;
-use crate::fields::is_tchar;
+use crate::fields::{is_tchar, write_decimal};
 
 /// What this cache did with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,22 +194,10 @@ fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 /// `sf-integer`: at most 15 digits, so the value is clamped to those.
 fn write_integer(out: &mut Vec<u8>, value: i64) {
     const MAX: i64 = 999_999_999_999_999;
-    let value = value.clamp(-MAX, MAX);
-    let mut digits = [0; 15];
-    let mut first = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
     if value < 0 {
         out.push(b'-');
     }
-    out.extend_from_slice(&digits[first..]);
+    write_decimal(out, value.clamp(-MAX, MAX).unsigned_abs());
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ pub fn is_left_out_of_304(name: &[u8]) -> bool {
         "content-range",
         "trailer",
     ];
-    CONTENT.iter().any(|content| content.as_bytes().eq_ignore_ascii_case(name))
+    fields::is_one_of(name, &CONTENT)
 }
 
 /// Whether the list in the lines of `name` has the tag. `*` stands for any response there is.

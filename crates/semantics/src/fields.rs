@@ -251,6 +251,36 @@ pub const fn is_tchar(byte: u8) -> bool {
     ) || byte.is_ascii_alphanumeric()
 }
 
+/// Whether `byte` is one of the control characters that RFC 9110 §5.5 calls invalid or dangerous in a value; HTAB is allowed.
+pub const fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+/// Whether `name` is one of `names`, in any case.
+pub fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Appends `value` in decimal. Faster than `core::fmt`, which a line of the log would enter a dozen times.
+pub fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// The last `N` hex digits of `value`, in lower case; `N` is 32 at most.
+pub fn hex<const N: usize>(value: u128) -> [u8; N] {
+    std::array::from_fn(|place| b"0123456789abcdef"[(value >> (4 * (N - 1 - place))) as usize & 15])
+}
+
 /// `value` without leading and trailing SP and HTAB (OWS, RFC 9110 §5.6.3).
 pub fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
@@ -299,6 +329,17 @@ mod tests {
             assert_eq!(fields.append(name, "v"), Err(BadField::Name), "{name:?}");
         }
         assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for value in [0, 9, 10, 4096, u64::MAX] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+            assert_eq!(hex::<16>(value.into())[..], *format!("{value:016x}").as_bytes());
+        }
+        assert_eq!(hex(u128::MAX - 1), *b"fffffffffffffffffffffffffffffffe");
     }
 
     #[test]

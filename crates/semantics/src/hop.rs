@@ -6,7 +6,7 @@
 //! decides to store it. Who needs `Upgrade` or `TE` reads them before.
 
 use crate::Fields;
-use crate::fields::trim;
+use crate::fields::{is_one_of, trim};
 use crate::list::tokens;
 use crate::range;
 
@@ -115,11 +115,11 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
     let listed: Vec<Vec<u8>> = fields
         .get_all("connection")
         .flat_map(tokens)
-        .filter(|option| !among(&END_TO_END, option))
+        .filter(|option| !is_one_of(option, &END_TO_END))
         .map(<[u8]>::to_vec)
         .collect();
     fields.retain(|name, _| {
-        !among(&HOP_BY_HOP, name) && !listed.iter().any(|option| option.eq_ignore_ascii_case(name))
+        !is_one_of(name, &HOP_BY_HOP) && !listed.iter().any(|option| option.eq_ignore_ascii_case(name))
     });
 }
 
@@ -141,7 +141,7 @@ pub fn strip_trailers(trailers: &mut Fields) {
         return;
     }
     let is_of_heads =
-        |name: &[u8]| [&HOP_BY_HOP[..], &END_TO_END, &HEAD_ONLY].iter().any(|names| among(names, name));
+        |name: &[u8]| [&HOP_BY_HOP[..], &END_TO_END, &HEAD_ONLY].iter().any(|names| is_one_of(name, names));
     trailers.retain(|name, _| name.eq_ignore_ascii_case(b"etag") || !is_of_heads(name));
 }
 
@@ -221,10 +221,6 @@ pub fn count_forward(method: &[u8], request: &mut Fields) -> Forwarding {
 }
 
 // --- Pieces ---
-
-fn among(names: &[&str], name: &[u8]) -> bool {
-    names.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
-}
 
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(crate::fields::is_tchar)

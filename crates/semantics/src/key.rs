@@ -27,6 +27,7 @@
 //! (see [`has_dot_segment`]); letter case of the path; `?` with nothing behind it and no `?`; spellings in the query.
 
 use crate::Fields;
+use crate::fields::{is_one_of, write_decimal};
 use siphasher::sip128::SipHasher13;
 use std::borrow::Cow;
 
@@ -284,19 +285,10 @@ impl std::fmt::Debug for KeySeed {
 pub(crate) fn write_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
-    let mut length = out.len() - start;
-    let mut digits = [b':'; 21];
-    let mut first = 20;
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (length % 10) as u8;
-        length /= 10;
-        if length == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[first..=20]);
-    out[start..].rotate_right(21 - first);
+    let end = out.len();
+    write_decimal(out, (end - start) as u64);
+    out.push(b':');
+    out[start..].rotate_left(end - start);
 }
 
 /// Appends a sized value and the line's end, or `absent`: an absent header and an empty one are different requests.
@@ -312,7 +304,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, present: bool, write: impl FnOnce(&
 /// Appends all lines of `name` as one list without the white space around its commas (RFC 9111 §4.1). Fields known
 /// not to be lists are joined as they are. Empty members stay: nothing is known of an unknown field's syntax.
 pub(crate) fn write_combined(out: &mut Vec<u8>, name: &str, fields: &Fields) {
-    if !SINGLE_VALUED.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+    if !is_one_of(name.as_bytes(), SINGLE_VALUED) {
         return crate::list::write_joined(out, fields.get_all(name));
     }
     for (index, value) in fields.get_all(name).enumerate() {

@@ -148,7 +148,7 @@ fn take_line(buffer: &mut Vec<u8>, max: usize) -> Result<Option<Vec<u8>>, BadBod
             }
             let line = buffer[..lf - 1].to_vec();
             buffer.drain(..=lf);
-            if line.iter().any(|&byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
+            if line.iter().any(|&byte| semantics::fields::is_control(byte)) {
                 return Err(BadBody("a line of the chunked coding has a control byte"));
             }
             Ok(Some(line))
