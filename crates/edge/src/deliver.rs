@@ -202,23 +202,17 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     let cors = rule.cors.depends_on_origin();
     let is_of_one_visitor =
         rule.client_certificate != ClientCertificate::Off && varies_by_certificate(answer);
+    let bare = bare_fields(answer);
     let is_needed = is_of_one_visitor
         || by_status.is_some()
         || browser_ttl.is_some()
         || cors
-        || answer.content_type.is_some()
-        || (answer.content_range.is_some() && answer.head.field("content-range").is_some())
+        || bare.is_some()
         || !rule.response_headers.is_empty();
     if !is_needed {
         return None;
     }
-    let mut fields = answer.head.fields();
-    if answer.content_range.is_some() {
-        fields.remove("content-range");
-    }
-    if let Some(content_type) = &answer.content_type {
-        let _ = fields.set("Content-Type", content_type);
-    }
+    let mut fields = bare.unwrap_or_else(|| answer.head.fields());
     let is_by_status = by_status.is_some_and(|rule| rule.browser_ttl.is_some());
     if let Some(ttl) = browser_ttl.filter(|_| is_for_browsers(is_by_status, answer.status, &fields)) {
         fields.remove("expires");

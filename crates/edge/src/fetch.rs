@@ -643,18 +643,23 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
         fields.append_unchecked(b"Client-Cert", certificate);
     }
     rule.request_cookies.apply(&mut fields);
-    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
-    hop::append_cdn_loop(&mut fields, &worker.shared.node);
-    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
-    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    append_way(&mut fields, worker, request);
     fields.append_unchecked(b"X-Forwarded-Host", normalise_host(&request.authority).as_bytes());
     if rule.key.device_class {
         fields.append_unchecked(b"X-Device-Class", Device::of(&request.fields).as_str().as_bytes());
     }
-    fields.append_unchecked(b"X-Request-Id", &request.id.text());
     rule.request_headers.apply(&mut fields);
     rewriting::ask_plain(at, &mut fields);
     fields
+}
+
+/// What goes to whoever is asked next: the way that the request has come, and its id.
+pub(crate) fn append_way(fields: &mut Fields, worker: &Worker, request: &Request) {
+    hop::append_via(fields, request.protocol.version(), &worker.shared.node);
+    hop::append_cdn_loop(fields, &worker.shared.node);
+    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
+    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    fields.append_unchecked(b"X-Request-Id", &request.id.text());
 }
 
 /// Path and query as the origin gets them: spelled as they are keyed, so that no spelling of a visitor's gets an answer

@@ -589,11 +589,7 @@ fn hop_request(job: &Job, next: &Next<'_>, demand: u64, is_kept: bool) -> Origin
     let (worker, request) = (&job.worker, &job.request);
     let mut fields = request.fields.clone();
     job.retain_for_hop(&mut fields);
-    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
-    hop::append_cdn_loop(&mut fields, &worker.shared.node);
-    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
-    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
-    fields.append_unchecked(b"X-Request-Id", &request.id.text());
+    fetch::append_way(&mut fields, worker, request);
     fields.append_unchecked(HOP.as_bytes(), next.hop.as_str().as_bytes());
     if next.is_instead {
         fields.append_unchecked(INSTEAD.as_bytes(), b"1");
