@@ -190,7 +190,7 @@ impl Connection<'_> {
             Err(bad) => Err(Refusal::of_head(bad)),
         };
         self.reader.buffer.drain(..end);
-        let crate::intake::Intake { request, framing, keep_alive, expects_continue } = match parsed {
+        let crate::intake::Intake { request, framing, keep_alive } = match parsed {
             Ok(intake) => intake,
             Err(refusal) => {
                 self.refuse(refusal).await?;
@@ -219,7 +219,7 @@ impl Connection<'_> {
                 }
             };
         }
-        Box::pin(self.respond_with_upload(&request, framing, expects_continue, after)).await
+        Box::pin(self.respond_with_upload(&request, framing, after)).await
     }
 
     /// Hands the connection to the origin, if that agrees to change the protocol; else answers with what it said.
@@ -303,7 +303,6 @@ impl Connection<'_> {
         &mut self,
         request: &Rc<Request>,
         framing: Framing,
-        expects_continue: bool,
         after: After,
     ) -> Result<After, Gone> {
         let limits = self.worker.limits();
@@ -324,7 +323,7 @@ impl Connection<'_> {
                 return Ok(After::Close);
             }
         };
-        if expects_continue && request.protocol == Protocol::Http11 {
+        if request.expects_continue && request.protocol == Protocol::Http11 {
             self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await?;
         }
         let fault = Cell::new(None);
