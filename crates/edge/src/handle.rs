@@ -34,7 +34,7 @@ use crate::in_flight::AboveBound;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
-use crate::origin::{BudgetStatus, OriginStatus, Origins, OriginsShared, WORDS_MAX, probe_origins};
+use crate::origin::{self, BudgetStatus, OriginStatus, Origins, OriginsShared, WORDS_MAX, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, Whose};
@@ -245,9 +245,10 @@ impl Edge {
         if let Some(identity) = tier {
             certified.replace(identity);
         }
-        let origins = OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source);
+        let sources = &edge.origin_source;
+        let origins = OriginsShared::new(clock.clone(), certified.clone(), sources, budgets_are_leased);
+        let origins = Arc::new(origins);
         let (words, heard) = mpsc::channel(WORDS_MAX);
-        let origins = Arc::new(origins.leased(budgets_are_leased).hearing(heard));
         if predecessor.is_some() {
             origins.follow();
         }
@@ -379,10 +380,11 @@ impl Edge {
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
+        let mut heard = Some(heard);
         for (index, listeners) in by_worker.into_iter().enumerate() {
             let quic = quic.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
-            let (shared, origins) = (shared.clone(), origins.clone());
+            let (shared, origins, heard) = (shared.clone(), origins.clone(), heard.take());
             let core = cores.as_ref().map(|cores| cores[index]);
             let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -390,7 +392,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
+                local.block_on(&runtime, work(shared, origins, heard, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -440,6 +442,7 @@ struct Listeners {
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
+    heard: Option<mpsc::Receiver<origin::Heard>>,
     observer: Observer,
     listeners: Listeners,
     quic: Arc<Quic>,
@@ -457,7 +460,7 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins.clone())));
-    let hear = (index == 0).then(|| tokio::task::spawn_local(origins.clone().hear()));
+    let hear = heard.map(|words| tokio::task::spawn_local(origins.clone().hear(words)));
     let watch = (index == 0).then(|| tokio::task::spawn_local(origins.watch_budgets()));
     let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp

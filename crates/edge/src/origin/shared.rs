@@ -19,13 +19,13 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use semantics::Wall;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::budget::{Budget, BudgetStatus};
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
-use super::turns::{Heard, Turns};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::tiers::Certified;
 
@@ -46,15 +46,14 @@ pub(crate) struct OriginsShared {
     are_leased: bool,
     /// What of budgets is this process's, before and after another one.
     pub(super) turns: Arc<Turns>,
-    /// What those say.
-    pub(super) words: Mutex<Option<mpsc::Receiver<Heard>>>,
     /// Tells the prober that the set has changed.
     pub(super) changed: Notify,
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
-    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr]) -> Self {
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins, `are_leased` is
+    /// whether control grants what may be used of budgets.
+    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr], are_leased: bool) -> Self {
         OriginsShared {
             clock,
             certified,
@@ -62,16 +61,10 @@ impl OriginsShared {
             states: RwLock::default(),
             next_id: AtomicU64::new(0),
             budgets: RwLock::default(),
-            are_leased: false,
+            are_leased,
             turns: Arc::default(),
-            words: Mutex::default(),
             changed: Notify::new(),
         }
-    }
-
-    /// Whether control grants what may be used of budgets.
-    pub(crate) fn leased(self, are_leased: bool) -> Self {
-        OriginsShared { are_leased, ..self }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -196,7 +189,7 @@ impl OriginsShared {
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let quota = group.budget.as_ref().map(|policy| self.budget(policy, origin));
-        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone()).within(quota);
+        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone(), quota);
         let made = Arc::new(made);
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
@@ -294,6 +287,7 @@ impl OriginState {
         group: &OriginGroup,
         certified: &Arc<Certified>,
         sources: Arc<[IpAddr]>,
+        quota: Option<Arc<Budget>>,
     ) -> Self {
         OriginState {
             id,
@@ -302,7 +296,7 @@ impl OriginState {
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
-            quota: None,
+            quota,
             counters: Counters::default(),
             open: Gauge::default(),
             idle: Gauge::default(),
@@ -315,11 +309,6 @@ impl OriginState {
             budget: Mutex::new(RetryBudget::new(group.retry)),
             retired: AtomicBool::new(false),
         }
-    }
-
-    /// Within this budget.
-    fn within(self, quota: Option<Arc<Budget>>) -> Self {
-        OriginState { quota, ..self }
     }
 
     /// Whether no configuration names it any more.
