@@ -898,8 +898,15 @@ fn look(
     has_waited: bool,
 ) -> Looked {
     let alone = lookup::is_alone(at, request, directives);
-    let (object_key, next, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk)
-    {
+    let found = lookup::find(&worker.shared, at, request, text, from_disk);
+    let mut board = |object_key, next, why, stale, range: Option<RangeWanted>| {
+        if directives.only_if_cached {
+            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
+        }
+        let key = serve::flight_key(worker, text, next, range.as_ref());
+        Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))
+    };
+    let (object_key, next, stored, purged) = match found {
         Found::Object { key, next, stored, purged } => (key, next, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
@@ -912,44 +919,27 @@ fn look(
         Found::Pass { key } => {
             // Nobody waits for anybody, but an answer that may be kept by now is.
             let why = Why::HitForMiss;
-            return Looked::Wait(Step::Board(Want {
-                key,
-                object_key: key,
-                why,
-                stale: None,
-                range: None,
-                alone: true,
-            }));
+            let want = Want { key, object_key: key, why, stale: None, range: None, alone: true };
+            return Looked::Wait(Step::Board(want));
         }
         Found::Nothing { key, why: Why::Absent | Why::Variant }
             if !has_waited && worker.shared.disks.is_waiting(key) =>
         {
             return Looked::Wait(Step::Written { key });
         }
-        Found::Nothing { .. } if directives.only_if_cached => {
-            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
-        }
         Found::Nothing { key, why } => {
-            if why == Why::Purged {
+            if why == Why::Purged && !directives.only_if_cached {
                 // Dead weight from now on.
                 worker.shared.forget(key);
             }
-            let range = serve::range_to_fetch(worker, request);
-            let object_key = key;
-            let key = serve::flight_key(worker, text, key, range.as_ref());
-            return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
+            return board(key, key, why, None, serve::range_to_fetch(worker, request));
         }
     };
     let assessment = lookup::assess(purged, &stored.facts, at, request, directives);
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
-        if directives.only_if_cached {
-            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
-        }
         let fresh = matches!(assessment.reuse, Reuse::Fresh);
         let range = serve::range_to_complete(worker, request, fresh.then_some(&stored));
-        let key = serve::flight_key(worker, text, next, range.as_ref());
-        let why = Why::Partial;
-        return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
+        return board(object_key, next, Why::Partial, None, range);
     }
     match assessment.reuse {
         Reuse::Fresh => {
@@ -972,17 +962,12 @@ fn look(
             let answer = serve::stored(worker, at, request, stored, &assessment, note);
             if alone { Looked::Answer(answer) } else { Looked::Refresh(answer, want) }
         }
-        Reuse::Revalidate { .. } if directives.only_if_cached => {
-            Looked::Answer(Refusal::OnlyIfCached.answer(request))
-        }
         Reuse::Revalidate { .. } => {
             // A stored part has no head of its own to be validated with: it is asked for again.
             let is_part = stored.parts().is_some();
             let range = if is_part { serve::range_to_fetch(worker, request) } else { None };
-            let key = serve::flight_key(worker, text, next, range.as_ref());
             let why = assessment.why;
-            let stale = (!is_part).then_some((stored, assessment));
-            Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))
+            board(object_key, next, why, (!is_part).then_some((stored, assessment)), range)
         }
     }
 }
