@@ -321,11 +321,7 @@ pub(crate) async fn make(
     token.expires_ms = wanted.ttl.as_deref().map(|ttl| expiry("ttl", ttl)).transpose()?;
     let made = TokenMade { token: token.shown(), secret };
     let cell = Token::cell(&token.name);
-    let mut commit = Commit {
-        expect: vec![(cell.clone(), 0)],
-        cells: vec![(cell.clone(), Some(cells::value(&token)?))],
-        record: None,
-    };
+    let mut commit = Commit::swap(cell.clone(), 0, Some(cells::value(&token)?));
     audit::note(&mut commit, caller.name(), "token.add", &token.name, Some(token.role.as_str()))?;
     let done = shared.commit_keyed(commit, keyed.as_ref(), StatusCode::CREATED, &made).await;
     match done {
@@ -382,8 +378,7 @@ pub(crate) async fn revoke(
         let next = "perigee token list shows them";
         return Err(Problem::unknown("there is no token of this name", &name, names.into_iter(), next));
     };
-    let mut commit =
-        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit = Commit::swap(cell, version, None);
     if token.role == Role::Admin {
         // That one must still be there when this one goes: somebody may be revoking it at the same moment.
         let other = another_lasting_admin(&shared, &name).await?.ok_or_else(|| {
