@@ -9,6 +9,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use semantics::date::civil_of;
 use semantics::fields::{hex, write_decimal};
 use semantics::{Fields, Wall};
 
@@ -232,7 +233,7 @@ impl Stamp {
         const MONTHS: [&str; 12] =
             ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let secs = self.secs.clamp(SECS_MIN, SECS_MAX);
-        let (year, month, day) = civil_date(secs.div_euclid(86_400));
+        let (year, month, day) = civil_of(secs.div_euclid(86_400));
         let time = secs.rem_euclid(86_400);
         let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
         self.rfc3339.clear();
@@ -242,24 +243,6 @@ impl Stamp {
         let name = MONTHS[month as usize - 1];
         let _ = write!(self.combined, "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000");
     }
-}
-
-/// Year, month (1 to 12) and day of a day number since 1970-01-01, in the proleptic Gregorian calendar.
-///
-/// Counts in years that begin in March, so that the leap day is a year's last day and the months before it follow one
-/// pattern of 153 days in five months.
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    const DAYS_PER_ERA: i64 = 146_097;
-    const DAYS_TO_MARCH_OF_YEAR_ZERO: i64 = 719_468;
-    let days = days + DAYS_TO_MARCH_OF_YEAR_ZERO;
-    let era = days.div_euclid(DAYS_PER_ERA);
-    let day_of_era = days.rem_euclid(DAYS_PER_ERA);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
