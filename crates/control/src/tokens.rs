@@ -82,7 +82,7 @@ impl Token {
             name: name.to_owned(),
             role,
             sites: None,
-            hash: hash_of(&secret),
+            hash: text_hash(secret.as_bytes()),
             by: by.to_owned(),
             created_ms: now_ms(),
             expires_ms: None,
@@ -102,11 +102,6 @@ impl Token {
             requests_per_second: self.requests,
         }
     }
-}
-
-/// What a token is kept and found by.
-pub(crate) fn hash_of(secret: &str) -> String {
-    text_hash(secret.as_bytes())
 }
 
 // --- Who calls ---
@@ -158,7 +153,7 @@ impl Caller {
     /// Refuses who may not purge a site, or all of them (`None`). `path` is the place in the body.
     pub(crate) fn may_purge(&self, path: &str, site: Option<&str>) -> Result<(), Problem> {
         let Some(sites) = &self.0.sites else { return Ok(()) };
-        if site.is_some_and(|site| sites.iter().any(|allowed| allowed == site)) {
+        if site.is_some_and(|site| self.is_for(site)) {
             return Ok(());
         }
         let found = match site {
@@ -198,7 +193,7 @@ pub(crate) fn check(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Resul
     });
     let secret = secret.ok_or_else(|| refused("the request carries no bearer token"))?;
     // By hash: how much of a guess was right shows nowhere.
-    let token = shared.view.get().tokens.get(&hash_of(secret)).cloned();
+    let token = shared.view.get().tokens.get(&text_hash(secret.as_bytes())).cloned();
     let token = token.ok_or_else(|| refused("no token of this cluster has this secret"))?;
     if token.expires_ms.is_some_and(|expires| expires <= now_ms()) {
         return Err(refused("the token has expired"));
