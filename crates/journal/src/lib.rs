@@ -17,6 +17,7 @@ pub mod feed;
 pub mod following;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod sqlite;
 
