@@ -242,11 +242,7 @@ async fn keep(
                 .found(format!("{} bytes", value.len()))
                 .wanted(format!("at most {PIECE_BYTES}")));
         }
-        let mut commit = Commit {
-            expect: vec![(CELL.to_owned(), version.unwrap_or_default())],
-            cells: vec![(CELL.to_owned(), Some(value))],
-            record: None,
-        };
+        let mut commit = Commit::swap(CELL, version.unwrap_or_default(), Some(value));
         audit::note(&mut commit, caller.name(), action, advice.configuration.to_string(), None)?;
         match cells::commit(&*shared.journal, commit).await {
             Ok(_) => return Ok(advice),

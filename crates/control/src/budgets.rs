@@ -194,11 +194,7 @@ impl Keeping {
 
     async fn write(&self, budget: String, table: Table, version: u64) -> Result<(), Error> {
         let name = cell(&budget);
-        let commit = Commit {
-            expect: vec![(name.clone(), version)],
-            cells: vec![(name, Some(cells::value(&Kept { budget, table })?))],
-            record: None,
-        };
+        let commit = Commit::swap(name, version, Some(cells::value(&Kept { budget, table })?));
         cells::bounded(self.shared.journal.commit(commit)).await.map(drop)
     }
 
@@ -214,8 +210,7 @@ impl Keeping {
         let versions = unnamed.map(|(kept, version)| (kept.budget, version)).collect();
         for (budget, version) in self.unnamed.over(versions, self.begun.elapsed()) {
             let name = cell(&budget);
-            let commit =
-                Commit { expect: vec![(name.clone(), version)], cells: vec![(name, None)], record: None };
+            let commit = Commit::swap(name, version, None);
             let _again = cells::bounded(self.shared.journal.commit(commit)).await;
         }
     }

@@ -72,11 +72,7 @@ pub(crate) async fn trim(shared: &Shared) -> Result<(), Error> {
     let (mut through, version) = found.map_or((0, 0), |(trimmed, version)| (trimmed.through, version));
     if let Some(wanted) = shared.tail.trim_through(now_ms()).filter(|wanted| *wanted > through) {
         let trimmed = Trimmed { through: wanted, by: shared.name.clone(), at_ms: now_ms() };
-        let commit = Commit {
-            expect: vec![(TRIMMED_CELL.to_owned(), version)],
-            cells: vec![(TRIMMED_CELL.to_owned(), Some(cells::value(&trimmed)?))],
-            record: None,
-        };
+        let commit = Commit::swap(TRIMMED_CELL, version, Some(cells::value(&trimmed)?));
         match cells::commit(&*shared.journal, commit).await {
             Ok(_) => through = wanted,
             // Another control has just decided, and trims.

@@ -239,11 +239,7 @@ pub(crate) async fn sweep(journal: &Arc<dyn Journal>) -> Result<(), Error> {
             cells::remove_all(&**journal, &format!("{}{part:02x}", prefix(day))).await?;
         }
     }
-    let commit = Commit {
-        expect: vec![(KEPT_FROM_CELL.to_owned(), version)],
-        cells: vec![(KEPT_FROM_CELL.to_owned(), Some(cells::value(&oldest)?))],
-        record: None,
-    };
+    let commit = Commit::swap(KEPT_FROM_CELL, version, Some(cells::value(&oldest)?));
     match cells::commit(&**journal, commit).await {
         // Another control has done the same.
         Ok(_) | Err(Error::Conflict(_)) => Ok(()),

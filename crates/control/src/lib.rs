@@ -64,6 +64,7 @@ mod view;
 #[doc(hidden)]
 pub use dashboard::outlines;
 pub use page_tests::is_page_test_name;
+#[cfg(feature = "measure")]
 pub use rollup::measure;
 pub use statistics::OwnStatistics;
 pub use statistics::next_step;

@@ -256,11 +256,7 @@ pub(crate) async fn make_token(
     let token = EnrolmentToken { controls, authority, id: id.clone(), secret }.to_string();
     let made = EnrolmentMade { enrolment: enrolment.shown(), token };
     let cell = Enrolment::cell(&id);
-    let mut commit = Commit {
-        expect: vec![(cell.clone(), 0)],
-        cells: vec![(cell, Some(cells::value(&enrolment)?))],
-        record: None,
-    };
+    let mut commit = Commit::swap(cell, 0, Some(cells::value(&enrolment)?));
     audit::note(&mut commit, caller.name(), "enrolment.add", &id, Some(enrolment.role.as_str()))?;
     match shared.commit_keyed(commit, keyed.as_ref(), StatusCode::CREATED, &made).await {
         Err(Error::Conflict(_)) => shared.replay_now(keyed.as_ref()).await,
@@ -312,8 +308,7 @@ pub(crate) async fn revoke_token(
             .found(format!("{id:?}"))
             .next("perigee enroll list shows them"));
     };
-    let mut commit =
-        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit = Commit::swap(cell, version, None);
     audit::note(&mut commit, caller.name(), "enrolment.revoke", &id, None)?;
     cells::commit(&*shared.journal, commit).await?;
     Ok(Json(Gone { name: id, gone: true }))
@@ -694,11 +689,7 @@ pub(crate) async fn renew(
         return Err(Problem::new(StatusCode::FORBIDDEN, "the node has been retired").found(node.name.clone()));
     };
     known.certificate_until_ms = now_ms() + ms(NODE_CERTIFICATE);
-    let commit = Commit {
-        expect: vec![(cell.clone(), version)],
-        cells: vec![(cell, Some(cells::value(&known)?))],
-        record: None,
-    };
+    let commit = Commit::swap(cell, version, Some(cells::value(&known)?));
     cells::commit(&*shared.journal, commit).await?;
     Ok(Json(shared.joined(&known, certificate)))
 }
@@ -1010,8 +1001,7 @@ pub(crate) async fn retire(
             "perigee nodes lists them",
         ));
     };
-    let mut commit =
-        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit = Commit::swap(cell, version, None);
     audit::note(&mut commit, caller.name(), "node.retire", &name, None)?;
     cells::commit(&*shared.journal, commit).await?;
     shared.view.forget(&node.key);

@@ -15,6 +15,7 @@
 
 mod cells;
 mod database;
+#[cfg(feature = "measure")]
 pub mod measure;
 mod query;
 mod rum;

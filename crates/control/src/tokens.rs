@@ -82,7 +82,7 @@ impl Token {
             name: name.to_owned(),
             role,
             sites: None,
-            hash: hash_of(&secret),
+            hash: text_hash(secret.as_bytes()),
             by: by.to_owned(),
             created_ms: now_ms(),
             expires_ms: None,
@@ -102,11 +102,6 @@ impl Token {
             requests_per_second: self.requests,
         }
     }
-}
-
-/// What a token is kept and found by.
-pub(crate) fn hash_of(secret: &str) -> String {
-    text_hash(secret.as_bytes())
 }
 
 // --- Who calls ---
@@ -158,7 +153,7 @@ impl Caller {
     /// Refuses who may not purge a site, or all of them (`None`). `path` is the place in the body.
     pub(crate) fn may_purge(&self, path: &str, site: Option<&str>) -> Result<(), Problem> {
         let Some(sites) = &self.0.sites else { return Ok(()) };
-        if site.is_some_and(|site| sites.iter().any(|allowed| allowed == site)) {
+        if site.is_some_and(|site| self.is_for(site)) {
             return Ok(());
         }
         let found = match site {
@@ -198,7 +193,7 @@ pub(crate) fn check(shared: &Shared, headers: &HeaderMap, from: IpAddr) -> Resul
     });
     let secret = secret.ok_or_else(|| refused("the request carries no bearer token"))?;
     // By hash: how much of a guess was right shows nowhere.
-    let token = shared.view.get().tokens.get(&hash_of(secret)).cloned();
+    let token = shared.view.get().tokens.get(&text_hash(secret.as_bytes())).cloned();
     let token = token.ok_or_else(|| refused("no token of this cluster has this secret"))?;
     if token.expires_ms.is_some_and(|expires| expires <= now_ms()) {
         return Err(refused("the token has expired"));
@@ -321,11 +316,7 @@ pub(crate) async fn make(
     token.expires_ms = wanted.ttl.as_deref().map(|ttl| expiry("ttl", ttl)).transpose()?;
     let made = TokenMade { token: token.shown(), secret };
     let cell = Token::cell(&token.name);
-    let mut commit = Commit {
-        expect: vec![(cell.clone(), 0)],
-        cells: vec![(cell.clone(), Some(cells::value(&token)?))],
-        record: None,
-    };
+    let mut commit = Commit::swap(cell.clone(), 0, Some(cells::value(&token)?));
     audit::note(&mut commit, caller.name(), "token.add", &token.name, Some(token.role.as_str()))?;
     let done = shared.commit_keyed(commit, keyed.as_ref(), StatusCode::CREATED, &made).await;
     match done {
@@ -382,8 +373,7 @@ pub(crate) async fn revoke(
         let next = "perigee token list shows them";
         return Err(Problem::unknown("there is no token of this name", &name, names.into_iter(), next));
     };
-    let mut commit =
-        Commit { expect: vec![(cell.clone(), version)], cells: vec![(cell, None)], record: None };
+    let mut commit = Commit::swap(cell, version, None);
     if token.role == Role::Admin {
         // That one must still be there when this one goes: somebody may be revoking it at the same moment.
         let other = another_lasting_admin(&shared, &name).await?.ok_or_else(|| {

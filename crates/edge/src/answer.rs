@@ -7,6 +7,7 @@ use bytes::Bytes;
 use observe::Event;
 use semantics::cache_status::{Fwd, Handling};
 use semantics::coding::{self, Form};
+use semantics::fields::is_one_of;
 use semantics::{Fields, Vary, VarySpec, Why};
 use stats::Class;
 
@@ -278,8 +279,7 @@ impl OriginNote {
 fn told_of(response: &OriginResponse) -> Fields {
     let mut told = Fields::with_capacity(8, 256);
     for (name, value) in response.fields.iter() {
-        let known = Event::ANSWER_FIELDS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-        match known {
+        match is_one_of(name, Event::ANSWER_FIELDS) {
             false => {}
             true if name.eq_ignore_ascii_case(b"set-cookie") => {
                 if !told.contains("set-cookie") {

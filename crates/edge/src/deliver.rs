@@ -11,7 +11,7 @@ use observe::{Event, Fetch, Slot};
 use semantics::cache_status::{CacheStatus, write_cache_status};
 use semantics::coding;
 use semantics::directives::{ResponseDirectives, Scope};
-use semantics::fields::{lines_of, trim};
+use semantics::fields::{is_one_of, lines_of, trim};
 use semantics::key::{Device, hash, write_key};
 use semantics::{Fields, KeyRecipe, Outcome, Vary, VarySpec, Why};
 
@@ -213,23 +213,17 @@ fn edited_fields(request: &Request, answer: &Answer) -> Option<Fields> {
     let cors = rule.cors.depends_on_origin();
     let is_of_one_visitor =
         rule.client_certificate != ClientCertificate::Off && varies_by_certificate(answer);
+    let bare = bare_fields(answer);
     let is_needed = is_of_one_visitor
         || by_status.is_some()
         || browser_ttl.is_some()
         || cors
-        || answer.content_type.is_some()
-        || (answer.content_range.is_some() && answer.head.field("content-range").is_some())
+        || bare.is_some()
         || !rule.response_headers.is_empty();
     if !is_needed {
         return None;
     }
-    let mut fields = answer.head.fields();
-    if answer.content_range.is_some() {
-        fields.remove("content-range");
-    }
-    if let Some(content_type) = &answer.content_type {
-        let _ = fields.set("Content-Type", content_type);
-    }
+    let mut fields = bare.unwrap_or_else(|| answer.head.fields());
     let is_by_status = by_status.is_some_and(|rule| rule.browser_ttl.is_some());
     if let Some(ttl) = browser_ttl.filter(|_| is_for_browsers(is_by_status, answer.status, &fields)) {
         fields.remove("expires");
@@ -269,9 +263,8 @@ fn bare_fields(answer: &Answer) -> Option<Fields> {
 /// Whether the origin chose the answer by who the visitor is.
 fn varies_by_certificate(answer: &Answer) -> bool {
     answer.head.field("vary").is_some()
-        && answer.head.fields().get_all("vary").flat_map(|line| line.split(|byte| *byte == b',')).any(
-            |name| CLIENT_CERTIFICATE.iter().any(|known| trim(name).eq_ignore_ascii_case(known.as_bytes())),
-        )
+        && (answer.head.fields().get_all("vary").flat_map(|line| line.split(|byte| *byte == b',')))
+            .any(|name| is_one_of(trim(name), &CLIENT_CERTIFICATE))
 }
 
 /// Whether a rule's browser TTL may replace what a response says: not for errors, unless the rule is about that status, nor
@@ -282,13 +275,7 @@ fn is_for_browsers(is_by_status: bool, status: u16, fields: &Fields) -> bool {
 }
 
 fn cache_status<'a>(worker: &'a Worker, note: &Note) -> CacheStatus<'a> {
-    CacheStatus {
-        node: &worker.shared.node,
-        why: note.why,
-        handling: note.handling(),
-        ttl: note.ttl,
-        key: None,
-    }
+    CacheStatus { node: &worker.shared.node, why: note.why, handling: note.handling(), ttl: note.ttl }
 }
 
 /// Server-Timing (W3C): what the edge took in all, and those that it had to ask: other edges, the origin.
@@ -416,7 +403,7 @@ fn selectors(worker: &Worker, request: &Request, told: &Told) -> Vec<(Box<str>, 
     let Some(rule) = told.rule.as_ref().map(RuleAt::rule) else { return Vec::new() };
     let (seed, mut text) = (&worker.shared.seed, Vec::new());
     let mut selectors: Vec<(Box<str>, u32)> = Vec::new();
-    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text).0 as u32));
+    let mut add = |name: String, text: &[u8]| selectors.push((name.into(), hash(seed, text) as u32));
     let by_headers = match told.head.vary() {
         Vary::Spec(spec) => spec.names().map(str::to_owned).collect(),
         Vary::None | Vary::Star => Vec::new(),

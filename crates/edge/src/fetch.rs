@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::rule::ClientCertificate;
+use semantics::fields::is_one_of;
 use semantics::key::{Device, normalise_host, normalise_path};
-use semantics::range::{self, ContentRange};
-use semantics::tags::{self, TagLimits, tag_hash};
+use semantics::range::{self, ContentRange, Span};
+use semantics::tags::{self, tag_hash};
 use semantics::vary::normalise_request;
 use semantics::{Facts, Fields, Flags, StoreRequest, Target, Wall, Why, hop};
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ use crate::origin::{Askers, OriginRequest, OriginResponse, RequestBody};
 use crate::request::Request;
 use crate::rewriting;
 use crate::serve::{self, Wanted};
-use crate::tiering::{self, SLICE_BYTES};
+use crate::tiering::SLICE_BYTES;
 use crate::tiers::{self, Told};
 use crate::worker::Worker;
 
@@ -125,6 +126,19 @@ pub(crate) struct RangeWanted {
     pub(crate) if_range: Option<Vec<u8>>,
     /// The parts that it completes, from the first byte on; `None` when the range itself was asked for.
     pub(crate) completes: Option<Object>,
+}
+
+impl RangeWanted {
+    pub(crate) fn plain(value: Vec<u8>) -> Self {
+        RangeWanted { value, asked: None, if_range: None, completes: None }
+    }
+
+    /// A part of the representation with this head; where there is another by now, the whole of that.
+    pub(crate) fn part(span: Span, head: &Fields) -> Self {
+        let if_range = range::strong_validator(head).map(<[u8]>::to_vec);
+        let value = format!("bytes={}-{}", span.start(), span.end());
+        RangeWanted { if_range, ..RangeWanted::plain(value.into_bytes()) }
+    }
 }
 
 /// Why an answer is not kept.
@@ -348,8 +362,7 @@ impl Job {
 
     /// The visitor's own range, if another was sent.
     fn exact_range(&self) -> Option<RangeWanted> {
-        let asked = self.range.as_ref()?.asked.clone()?;
-        Some(RangeWanted { value: asked, asked: None, if_range: None, completes: None })
+        self.range.as_ref()?.asked.clone().map(RangeWanted::plain)
     }
 
     fn judge_as_asked(&self, mut response: OriginResponse) -> Judged {
@@ -469,7 +482,7 @@ impl Job {
         }
         let is_whole_slices =
             span.start().is_multiple_of(SLICE_BYTES) && (reaches_end || length.is_multiple_of(SLICE_BYTES));
-        let in_slices = is_whole_slices && tiering::has_strong_validator(fields);
+        let in_slices = is_whole_slices && range::strong_validator(fields).is_some();
         Shape::Part { length, range, in_slices }
     }
 
@@ -600,7 +613,7 @@ fn rest_of(held: &Stored, fields: &Fields, content_range: ContentRange, length: 
 /// Hashes of an answer's surrogate keys, the rule's too; `None` when there are more than can be remembered.
 pub(crate) fn tags_of(worker: &Worker, at: &RuleAt, fields: &Fields) -> Option<Vec<u64>> {
     let seed = worker.shared.tag_seed();
-    let tags = tags::tags_of(fields, &seed, TagLimits::default());
+    let tags = tags::tags_of(fields, &seed);
     let of_rule = at.rule().surrogate_keys.iter().map(|tag| tag_hash(&seed, tag.as_bytes()));
     (tags.dropped == 0).then(|| tags.hashes.into_iter().chain(of_rule).collect())
 }
@@ -630,22 +643,23 @@ pub(crate) fn forwarded_fields(worker: &Worker, at: &RuleAt, request: &Request) 
         fields.append_unchecked(b"Client-Cert", certificate);
     }
     rule.request_cookies.apply(&mut fields);
-    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
-    hop::append_cdn_loop(&mut fields, &worker.shared.node);
-    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
-    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    append_way(&mut fields, worker, request);
     fields.append_unchecked(b"X-Forwarded-Host", normalise_host(&request.authority).as_bytes());
     if rule.key.device_class {
         fields.append_unchecked(b"X-Device-Class", Device::of(&request.fields).as_str().as_bytes());
     }
-    fields.append_unchecked(b"X-Request-Id", &request.id.text());
     rule.request_headers.apply(&mut fields);
     rewriting::ask_plain(at, &mut fields);
     fields
 }
 
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+/// What goes to whoever is asked next: the way that the request has come, and its id.
+pub(crate) fn append_way(fields: &mut Fields, worker: &Worker, request: &Request) {
+    hop::append_via(fields, request.protocol.version(), &worker.shared.node);
+    hop::append_cdn_loop(fields, &worker.shared.node);
+    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
+    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
+    fields.append_unchecked(b"X-Request-Id", &request.id.text());
 }
 
 /// Path and query as the origin gets them: spelled as they are keyed, so that no spelling of a visitor's gets an answer

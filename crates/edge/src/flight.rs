@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::answer::ContentRange;
 use crate::in_flight::{SMALL_BYTES, sip, window_bytes};
-use crate::object::{BLOCK_BYTES, Object, Sliced, WholeBody};
+use crate::object::{BLOCK_BYTES, Object, Sliced};
 use crate::origin::Askers;
 use crate::worker::Shared;
 
@@ -472,24 +472,20 @@ impl Fill {
         *self.body.progress.borrow()
     }
 
-    /// The body for storing; `None` when it was abandoned.
-    pub(crate) fn whole_body(&self) -> Option<WholeBody> {
+    /// The body for [`Stored::whole`]; `None` when it was abandoned.
+    pub(crate) fn whole_body(&self) -> Option<Vec<Bytes>> {
         let data = self.body.data.lock();
         if data.abandoned {
             return None;
         }
-        let total = (data.blocks.len() * BLOCK_BYTES + data.tail_bytes) as u64;
         if data.blocks.is_empty() {
-            return Some(WholeBody::Contiguous(data.tail.clone()));
+            return Some(data.tail.clone());
         }
         let mut blocks = data.blocks.clone();
         if data.tail_bytes > 0 {
             blocks.push(concatenate(&data.tail, data.tail_bytes));
         }
-        if let [only] = blocks.as_slice() {
-            return Some(WholeBody::Contiguous(vec![only.clone()]));
-        }
-        Some(WholeBody::Blocks(blocks, total))
+        Some(blocks)
     }
 
     /// Starts reading at `offset`; `None` when those bytes are gone already.

@@ -182,7 +182,7 @@ impl Flow {
                 return Begun::Answer(answer);
             }
         }
-        if hop::is_loop(&request.fields, &worker.shared.node, 0) {
+        if hop::is_loop(&request.fields, &worker.shared.node) {
             return Begun::Answer(Refusal::Loop.answer(request));
         }
         let local = serve::locally(&at, request);
@@ -601,7 +601,7 @@ impl Flow {
                 if let Some(handshake) = handshake {
                     return Step::Done(self.opened(response, &handshake));
                 }
-                let key = hash(&self.worker.shared.seed, &self.text).0;
+                let key = hash(&self.worker.shared.seed, &self.text);
                 let begun = invalidate(&self.worker, &self.at, &self.request, &response, key);
                 // What this very request has outdated does not concern its own answer; what another has meanwhile does.
                 let start = Start { epoch: start.epoch + begun, ..start };
@@ -630,7 +630,7 @@ impl Flow {
         if self.request.method != Method::Post || is_pass {
             return Err(Box::new(response));
         }
-        let key = hash(&self.worker.shared.seed, &self.text).0;
+        let key = hash(&self.worker.shared.seed, &self.text);
         let flight = Flight::solitary(start);
         let want = Want { key, object_key: key, why: Why::Method, stale: None, range: None, alone: true };
         let job = want.job(&self.worker, &self.request, &self.at, self.text.clone(), &flight);
@@ -773,7 +773,7 @@ impl Want {
         may_follow: impl FnOnce(&Flight) -> bool,
     ) -> Option<Arc<Flight>> {
         let shared = &worker.shared;
-        let primary = hash(&shared.seed, text).0;
+        let primary = hash(&shared.seed, text);
         let key = serve::flight_key(worker, &mut text.to_vec(), primary, self.range.as_ref());
         if self.alone || key == self.key {
             return None;
@@ -880,7 +880,7 @@ fn start<'a>(worker: &Worker, request: &'a Request, text: &[u8], class: Class) -
         fields: &request.fields,
         raised: tiers::raised(shared, request),
         position: shared.purge_position.load(Ordering::Acquire),
-        epoch: shared.epochs.of(hash(&shared.seed, text).0),
+        epoch: shared.epochs.of(hash(&shared.seed, text)),
         now_ms: shared.clock.monotonic_ms(),
         class,
     }
@@ -917,8 +917,15 @@ fn look(
     has_waited: bool,
 ) -> Looked {
     let alone = lookup::is_alone(at, request, directives);
-    let (object_key, next, stored, purged) = match lookup::find(&worker.shared, at, request, text, from_disk)
-    {
+    let found = lookup::find(&worker.shared, at, request, text, from_disk);
+    let mut board = |object_key, next, why, stale, range: Option<RangeWanted>| {
+        if directives.only_if_cached {
+            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
+        }
+        let key = serve::flight_key(worker, text, next, range.as_ref());
+        Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))
+    };
+    let (object_key, next, stored, purged) = match found {
         Found::Object { key, next, stored, purged } => (key, next, stored, purged),
         Found::OnDisk { key, spot } => return Looked::Wait(Step::Read { key, spot }),
         Found::Pass { .. } if directives.only_if_cached => {
@@ -931,44 +938,27 @@ fn look(
         Found::Pass { key } => {
             // Nobody waits for anybody, but an answer that may be kept by now is.
             let why = Why::HitForMiss;
-            return Looked::Wait(Step::Board(Want {
-                key,
-                object_key: key,
-                why,
-                stale: None,
-                range: None,
-                alone: true,
-            }));
+            let want = Want { key, object_key: key, why, stale: None, range: None, alone: true };
+            return Looked::Wait(Step::Board(want));
         }
         Found::Nothing { key, why: Why::Absent | Why::Variant }
             if !has_waited && worker.shared.disks.is_waiting(key) =>
         {
             return Looked::Wait(Step::Written { key });
         }
-        Found::Nothing { .. } if directives.only_if_cached => {
-            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
-        }
         Found::Nothing { key, why } => {
-            if why == Why::Purged {
+            if why == Why::Purged && !directives.only_if_cached {
                 // Dead weight from now on.
                 worker.shared.forget(key);
             }
-            let range = serve::range_to_fetch(worker, request);
-            let object_key = key;
-            let key = serve::flight_key(worker, text, key, range.as_ref());
-            return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
+            return board(key, key, why, None, serve::range_to_fetch(worker, request));
         }
     };
     let assessment = lookup::assess(purged, &stored.facts, at, request, directives);
     if stored.parts().is_some() && !serve::parts_answer(request, &stored) {
-        if directives.only_if_cached {
-            return Looked::Answer(Refusal::OnlyIfCached.answer(request));
-        }
         let fresh = matches!(assessment.reuse, Reuse::Fresh);
         let range = serve::range_to_complete(worker, request, fresh.then_some(&stored));
-        let key = serve::flight_key(worker, text, next, range.as_ref());
-        let why = Why::Partial;
-        return Looked::Wait(Step::Board(Want { key, object_key, why, stale: None, range, alone }));
+        return board(object_key, next, Why::Partial, None, range);
     }
     match assessment.reuse {
         Reuse::Fresh => {
@@ -991,17 +981,12 @@ fn look(
             let answer = serve::stored(worker, at, request, stored, &assessment, note);
             if alone { Looked::Answer(answer) } else { Looked::Refresh(answer, want) }
         }
-        Reuse::Revalidate { .. } if directives.only_if_cached => {
-            Looked::Answer(Refusal::OnlyIfCached.answer(request))
-        }
         Reuse::Revalidate { .. } => {
             // A stored part has no head of its own to be validated with: it is asked for again.
             let is_part = stored.parts().is_some();
             let range = if is_part { serve::range_to_fetch(worker, request) } else { None };
-            let key = serve::flight_key(worker, text, next, range.as_ref());
             let why = assessment.why;
-            let stale = (!is_part).then_some((stored, assessment));
-            Looked::Wait(Step::Board(Want { key, object_key, why, stale, range, alone }))
+            board(object_key, next, why, (!is_part).then_some((stored, assessment)), range)
         }
     }
 }

@@ -9,7 +9,7 @@
 pub(crate) mod body;
 
 use semantics::Fields;
-use semantics::fields::LINES_MAX;
+use semantics::fields::{LINES_MAX, is_control, write_decimal};
 
 use crate::request::Protocol;
 
@@ -110,17 +110,10 @@ pub(crate) fn parse_head(bytes: &[u8]) -> Result<Head<'_>, BadHead> {
     Ok(Head { method, target, protocol, fields })
 }
 
-/// Control bytes that RFC 9110 §5.5 calls invalid or dangerous in a field value; HTAB is allowed.
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
-}
-
 /// Appends a status line. The reason phrase is the registered one, or empty: its content means nothing (RFC 9112 §4).
 pub(crate) fn write_status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    let digits =
-        [b'0' + (status / 100 % 10) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
-    out.extend_from_slice(&digits);
+    write_decimal(out, status.into());
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -135,20 +128,10 @@ pub(crate) fn reason(status: u16) -> &'static str {
 }
 
 /// Appends `name: value CRLF` for a number.
-pub(crate) fn write_number(out: &mut Vec<u8>, name: &str, mut value: u64) {
+pub(crate) fn write_number(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+    write_decimal(out, value);
     out.extend_from_slice(b"\r\n");
 }
 

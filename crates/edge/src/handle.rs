@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::budget::Amount;
 use model::budget::lease::{Ask as LeaseAsk, Grant};
 use model::change::Order;
 use model::settings::{Eviction, MEMORY};
-use model::{EdgeSettings, Snapshot, breaker, health};
+use model::{EdgeSettings, Snapshot};
 use observe::{AccessLog, Observer, Registry};
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
@@ -35,7 +34,7 @@ use crate::in_flight::AboveBound;
 use crate::listen::{self, Secure};
 use crate::loaded::{Loaded, SiteNumbers};
 use crate::measure::Measuring;
-use crate::origin::{BudgetReport, Origins, OriginsShared, WORDS_MAX, probe_origins};
+use crate::origin::{self, BudgetStatus, OriginStatus, Origins, OriginsShared, WORDS_MAX, probe_origins};
 use crate::published::Published;
 use crate::purge_log::PurgeLog;
 use crate::purging::{self, Applied, PurgeError, Whose};
@@ -208,44 +207,6 @@ pub struct Status {
     pub budgets: Vec<BudgetStatus>,
 }
 
-/// The budget of one site at one origin, as the edge sees it.
-#[derive(Clone, Debug)]
-pub struct BudgetStatus {
-    /// The site.
-    pub site: String,
-    /// The origin's URL.
-    pub origin: String,
-    /// What all nodes together may use.
-    pub total: Amount,
-    /// What this edge may use now.
-    pub allowed: Amount,
-    /// What it uses: requests of the last second, and in flight.
-    pub used: Amount,
-    /// Requests that wait for their turn.
-    pub waiting: u64,
-    /// How often what they wait for has been asked for.
-    pub askers: u64,
-    /// Requests that had none in time.
-    pub refused: u64,
-    /// Answers that were ended because less was allowed for too long.
-    pub ended: u64,
-}
-
-/// One origin as the edge sees it.
-#[derive(Clone, Debug)]
-pub struct OriginStatus {
-    /// Its URL.
-    pub origin: String,
-    /// `up`, `aside` (requests failed in a row) or `down` (probes failed in a row).
-    pub health: &'static str,
-    /// `closed`, `open` or `half-open`.
-    pub breaker: &'static str,
-    /// Attempts to get an answer from it.
-    pub attempts: u64,
-    /// Attempts that ended without one.
-    pub failures: u64,
-}
-
 impl Edge {
     /// Listens and serves. Returns when every worker takes connections.
     ///
@@ -283,9 +244,10 @@ impl Edge {
         if let Some(identity) = tier {
             certified.replace(identity);
         }
-        let origins = OriginsShared::new(clock.clone(), certified.clone(), &edge.origin_source);
+        let sources = &edge.origin_source;
+        let origins = OriginsShared::new(clock.clone(), certified.clone(), sources, budgets_are_leased);
+        let origins = Arc::new(origins);
         let (words, heard) = mpsc::channel(WORDS_MAX);
-        let origins = Arc::new(origins.leased(budgets_are_leased).hearing(heard));
         if predecessor.is_some() {
             origins.follow();
         }
@@ -419,10 +381,11 @@ impl Edge {
         let access_log = access_log.map(Arc::new);
         let cores = core_affinity::get_core_ids().filter(|cores| workers > 1 && cores.len() >= workers);
         let mut threads = Vec::with_capacity(workers);
+        let mut heard = Some(heard);
         for (index, listeners) in by_worker.into_iter().enumerate() {
             let quic = quic.clone();
             let observer = Observer::new(&registry, access_log.as_deref());
-            let (shared, origins) = (shared.clone(), origins.clone());
+            let (shared, origins, heard) = (shared.clone(), origins.clone(), heard.take());
             let core = cores.as_ref().map(|cores| cores[index]);
             let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
@@ -430,7 +393,7 @@ impl Edge {
                     core_affinity::set_for_current(core);
                 }
                 let local = LocalSet::new();
-                local.block_on(&runtime, work(shared, origins, observer, listeners, quic, index));
+                local.block_on(&runtime, work(shared, origins, heard, observer, listeners, quic, index));
             });
             threads.push(thread.map_err(StartError::Thread)?);
         }
@@ -480,6 +443,7 @@ struct Listeners {
 async fn work(
     shared: Arc<Shared>,
     origins: Arc<OriginsShared>,
+    heard: Option<mpsc::Receiver<origin::Heard>>,
     observer: Observer,
     listeners: Listeners,
     quic: Arc<Quic>,
@@ -497,7 +461,7 @@ async fn work(
     });
     let sweep = tokio::task::spawn_local(worker.clone().sweep());
     let prober = (index == 0).then(|| tokio::task::spawn_local(probe_origins(origins.clone())));
-    let hear = (index == 0).then(|| tokio::task::spawn_local(origins.clone().hear()));
+    let hear = heard.map(|words| tokio::task::spawn_local(origins.clone().hear(words)));
     let watch = (index == 0).then(|| tokio::task::spawn_local(origins.watch_budgets()));
     let tcp = listeners.tcp.into_iter();
     let accepting: Vec<_> = tcp
@@ -726,21 +690,6 @@ impl Handle {
 
     /// What runs, in numbers.
     pub fn status(&self) -> Status {
-        let origins = self.origins.report().into_iter().map(|report| OriginStatus {
-            origin: report.name.to_string(),
-            health: match report.health {
-                health::State::Up => "up",
-                health::State::Aside => "aside",
-                health::State::Down => "down",
-            },
-            breaker: match report.breaker {
-                breaker::State::Closed => "closed",
-                breaker::State::Open => "open",
-                breaker::State::HalfOpen => "half-open",
-            },
-            attempts: report.counts.attempts,
-            failures: report.counts.failures,
-        });
         Status {
             uptime: self.started.elapsed(),
             connections: self.shared.connections.load(Ordering::Relaxed),
@@ -751,14 +700,14 @@ impl Handle {
             silence: self.shared.heard.silence(&self.shared.clock),
             memory: self.shared.store.stats(),
             disks: self.shared.disks.stats(),
-            origins: origins.collect(),
+            origins: self.origins.report(),
             budgets: self.budgets(),
         }
     }
 
     /// What may be asked of origins that have a budget, and what is; by site and origin.
     pub fn budgets(&self) -> Vec<BudgetStatus> {
-        self.origins.budgets().into_iter().map(budget_status).collect()
+        self.origins.budgets()
     }
 
     /// What each origin's budget asks of control now, by the names that both have for budgets; to be answered by
@@ -828,20 +777,6 @@ impl Handle {
             log.stop(Duration::from_secs(5));
         }
         ended
-    }
-}
-
-fn budget_status(report: BudgetReport) -> BudgetStatus {
-    BudgetStatus {
-        site: report.site.into(),
-        origin: report.origin.to_string(),
-        total: report.total,
-        allowed: report.allowed,
-        used: report.used,
-        waiting: report.waiting,
-        askers: report.askers,
-        refused: report.refused,
-        ended: report.ended,
     }
 }
 

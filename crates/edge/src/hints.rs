@@ -101,7 +101,7 @@ fn key(worker: &Worker, at: &RuleAt, request: &Request) -> u128 {
     let mut text = worker.key_text.take();
     text.clear();
     lookup::write_request_key(&mut text, at, request);
-    let key = hash(&worker.shared.seed, &text).0;
+    let key = hash(&worker.shared.seed, &text);
     worker.key_text.replace(text);
     key
 }

@@ -28,7 +28,6 @@ pub(crate) struct Intake {
     pub(crate) request: Request,
     pub(crate) framing: Framing,
     pub(crate) keep_alive: bool,
-    pub(crate) expects_continue: bool,
 }
 
 /// Checks a head by [`semantics::request_rules`] and the limits, and takes it apart.
@@ -157,7 +156,7 @@ pub(crate) fn request(
         takes_trailers,
         received_bytes: head_len.into(),
     };
-    Ok(Intake { request, framing, keep_alive, expects_continue })
+    Ok(Intake { request, framing, keep_alive })
 }
 
 /// A head that came apart already, as HTTP/2 and HTTP/3 have it, but for its field lines.

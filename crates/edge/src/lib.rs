@@ -66,9 +66,8 @@ mod websocket;
 mod worker;
 
 pub use clock::Clock;
-pub use handle::{
-    BudgetStatus, Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers,
-};
+pub use handle::{Edge, Handle, Locate, Options, Predecessor, StartError, Status, wanted, workers};
+pub use origin::{BudgetStatus, OriginStatus};
 pub use purging::{Applied, PurgeError};
 pub use storage::inspect;
 pub use tiers::TierIdentity;

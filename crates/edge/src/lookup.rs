@@ -78,7 +78,7 @@ pub(crate) fn find(
     text: &mut Vec<u8>,
     from_disk: &FromDisk,
 ) -> Found {
-    let primary = hash(&shared.seed, text).0;
+    let primary = hash(&shared.seed, text);
     let entry = match held(shared, from_disk, primary) {
         Held::Entry(entry) => entry,
         Held::OnDisk(spot) => return Found::OnDisk { key: primary, spot },
@@ -151,7 +151,7 @@ fn variant_key(
     text.extend_from_slice(b"generation ");
     text.extend_from_slice(&generation.to_be_bytes());
     write(text);
-    let key = hash(&shared.seed, text).0;
+    let key = hash(&shared.seed, text);
     text.truncate(length);
     key
 }
@@ -305,7 +305,7 @@ pub(crate) fn url_hash(
 ) -> u128 {
     let mut text = Vec::with_capacity(128);
     write_url_key(&mut text, &rule.key, &site.name, authority, path.as_bytes(), query.map(str::as_bytes));
-    hash(&shared.seed, &text).0
+    hash(&shared.seed, &text)
 }
 
 /// Where a response goes: its key, and the key that also leads to it by its language.
@@ -325,7 +325,7 @@ pub(crate) fn place(
     is_kept: bool,
     announce: impl FnOnce(u128),
 ) -> Place {
-    let primary = hash(&shared.seed, text).0;
+    let primary = hash(&shared.seed, text);
     let Vary::Spec(spec) = VarySpec::of(response) else {
         announce(primary);
         return Place { key: primary, language_key: None };

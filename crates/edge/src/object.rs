@@ -164,29 +164,28 @@ pub(crate) struct Variants {
 pub(crate) const SPECS_MAX: usize = 4;
 
 impl Stored {
-    /// A complete response. `head` holds no Content-Length and no hop-by-hop field: both are made on delivery.
+    /// A complete response. `head` holds no Content-Length and no hop-by-hop field: both are made on delivery. `body` has any
+    /// pieces up to [`BLOCK_BYTES`] in all, and else blocks of that length, the last one shorter.
     pub(crate) fn whole(
         facts: Facts,
         position: u64,
         tags: Vec<u64>,
         head: &Fields,
-        body: WholeBody,
+        body: &[Bytes],
         pages: Option<&Pages>,
     ) -> Self {
-        let (pieces, len) = body.pieces();
+        let len = body.iter().map(|piece| piece.len() as u64).sum();
         if len >= PAGED_BYTES_MIN
-            && let Some(run) = pages.and_then(|pages| pages.store(pieces).ok())
+            && let Some(run) = pages.and_then(|pages| pages.store(body).ok())
         {
             return Stored::new(facts, position, tags, head, &[[]; 0], Rest::Pages(Arc::new(run)));
         }
-        match body {
-            WholeBody::Contiguous(pieces) => Stored::new(facts, position, tags, head, &pieces, Rest::Nothing),
-            WholeBody::Blocks(blocks, len) => {
-                // What the tier keeps is not in flight, as the fill's own blocks are.
-                let blocks = blocks.iter().map(|block| Bytes::copy_from_slice(block)).collect();
-                Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(blocks, len))
-            }
+        if len <= BLOCK_BYTES as u64 {
+            return Stored::new(facts, position, tags, head, body, Rest::Nothing);
         }
+        // What the tier keeps is not in flight, as the fill's own blocks are.
+        let blocks = body.iter().map(|block| Bytes::copy_from_slice(block)).collect();
+        Stored::new(facts, position, tags, head, &[[]; 0], Rest::Blocks(blocks, len))
     }
 
     /// A response of which only parts are held.
@@ -212,11 +211,10 @@ impl Stored {
 
     /// The same, with its body where memory holds it best.
     pub(crate) fn compact(&self, pages: Option<&Pages>) -> Self {
-        let body = match self.rest() {
-            Rest::Blocks(blocks, _) => WholeBody::Contiguous(blocks.to_vec()),
-            _ => WholeBody::Contiguous(Vec::new()),
-        };
         let (tags, head) = (self.tags().to_vec(), self.fields());
+        let Rest::Blocks(body, _) = self.rest() else {
+            return self.with_head(self.facts, self.position(), tags, &head);
+        };
         let stored = Stored::whole(self.facts, self.position(), tags, &head, body, pages);
         Stored { copies: self.copies.of_same_content(), ..stored }
     }
@@ -431,24 +429,6 @@ impl Parts {
 
     fn bytes(&self) -> usize {
         self.runs.iter().map(|(_, run)| run.len() + RUN_OVERHEAD).sum()
-    }
-}
-
-/// A complete body on its way into [`Stored`].
-pub(crate) enum WholeBody {
-    /// At most [`BLOCK_BYTES`] in pieces: copied behind the head.
-    Contiguous(Vec<Bytes>),
-    /// Blocks of [`BLOCK_BYTES`], the last one shorter, and their total.
-    Blocks(Vec<Bytes>, u64),
-}
-
-impl WholeBody {
-    /// The pieces in order, and their total.
-    fn pieces(&self) -> (&[Bytes], u64) {
-        match self {
-            WholeBody::Contiguous(pieces) => (pieces, pieces.iter().map(|piece| piece.len() as u64).sum()),
-            WholeBody::Blocks(blocks, len) => (blocks, *len),
-        }
     }
 }
 

@@ -52,10 +52,12 @@ use shared::OriginState;
 use crate::tiers::Told;
 
 pub(crate) use body::{BodyPart, OriginBody, RequestBody, Transform};
-pub(crate) use budget::{Askers, BudgetReport};
+pub(crate) use budget::Askers;
+pub use budget::BudgetStatus;
 pub(crate) use error::{FetchError, FetchErrorKind, Phase, Sent};
 pub(crate) use exchange::{fields_of, header_map};
 pub(crate) use probe::probe_origins;
+pub use shared::OriginStatus;
 pub(crate) use shared::{Named, OriginsShared};
 pub(crate) use turns::{Heard, WORDS_MAX};
 

@@ -451,7 +451,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 fn sum(text: &[u8]) -> String {
-    format!("{:016x}", hash(&KeySeed([0; 16]), text).0 as u64)
+    format!("{:016x}", hash(&KeySeed([0; 16]), text) as u64)
 }
 
 fn with_sum(text: &str) -> Vec<u8> {

@@ -170,7 +170,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
         let query = query.map(str::as_bytes);
         write_url_key(&mut text, recipe, &site.name, &request.authority, path.as_bytes(), query);
         if shared.certified.is_there() {
-            shared.purge_positions.write().changed(hash(&shared.seed, &text).0);
+            shared.purge_positions.write().changed(hash(&shared.seed, &text));
         }
         let is_plain = recipe.headers.is_empty() && recipe.cookies.is_empty() && !recipe.device_class;
         if is_plain && !rule.has_own_keys() {
@@ -179,7 +179,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
             for scheme in [Scheme::Http, Scheme::Https] {
                 let length = text.len();
                 write_scheme(&mut text, scheme);
-                let key = hash(&shared.seed, &text).0;
+                let key = hash(&shared.seed, &text);
                 text.truncate(length);
                 // The epoch first: what is in flight must not be stored after the removal.
                 shared.epochs.advance(key);
@@ -188,7 +188,7 @@ pub(crate) fn invalidate_url(shared: &Shared, at: &RuleAt, request: &Request, ur
                 shared.succession.tell(shared, &Invalidation::Key(key));
             }
         } else {
-            let url = hash(&shared.seed, &text).0;
+            let url = hash(&shared.seed, &text);
             record_at_once(shared, Target::Url { site: at.site_number(), url });
         }
     }
@@ -334,7 +334,7 @@ fn aim(shared: &Shared, past: &Past, what: &What) -> Aim {
         for recipe in past.recipes_of(site).unwrap_or_default() {
             text.clear();
             write_url_key(&mut text, recipe, site, url.authority, path, query);
-            let url = hash(&shared.seed, &text).0;
+            let url = hash(&shared.seed, &text);
             if !hashes.contains(&url) {
                 hashes.push(url);
                 targets.push(Target::Url { site: number(site), url });

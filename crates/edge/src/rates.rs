@@ -46,7 +46,7 @@ impl Rates {
         now_ms: u64,
     ) -> Result<(), TooMuch> {
         // The seed is ours alone, so nobody can choose whose bucket to share.
-        let key = hash(seed, &counted.to_bytes()).0;
+        let key = hash(seed, &counted.to_bytes());
         let shards = self
             .shards
             .get_or_init(|| (0..SHARDS).map(|_| Mutex::new(Buckets::new(BUCKETS / SHARDS))).collect());

@@ -183,7 +183,6 @@ pub(crate) struct RequestId(pub(crate) u64);
 impl RequestId {
     /// The text form, in a buffer on the stack.
     pub(crate) fn text(self) -> [u8; 16] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        std::array::from_fn(|index| DIGITS[(self.0 >> (60 - 4 * index)) as usize & 15])
+        semantics::fields::hex(self.0.into())
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use model::rewrite::Rewrite;
 use semantics::Fields;
 use semantics::coding::may_encode;
+use semantics::fields::is_one_of;
 use semantics::key::normalise_path;
 use website::rewrite::{extended_policy, moved_links};
 use website::{Kind, Page, Rewriter};
@@ -133,8 +134,6 @@ fn change_head(rewrite: &Rewrite, page: &Page, fields: &mut Fields) {
         ["content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"];
     const POLICIES: [&str; 2] = ["content-security-policy", "content-security-policy-report-only"];
     let has_tag = fields.contains("etag");
-    let is_one_of =
-        |name: &[u8], names: &[&str]| names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
     let mut changed = Fields::new();
     for (name, value) in fields.iter() {
         // By a date alone, parts of the rewritten and of the origin's bytes could be taken for parts of one (RFC 9110 §8.8.2.2).

@@ -261,10 +261,8 @@ pub(crate) fn range_to_fetch(worker: &Worker, request: &Request) -> Option<Range
     };
     let asked = asked.to_vec();
     Some(match whole_slices {
-        Some(value) => {
-            RangeWanted { value: value.into(), asked: Some(asked), if_range: None, completes: None }
-        }
-        None => RangeWanted { value: asked, asked: None, if_range: None, completes: None },
+        Some(value) => RangeWanted { asked: Some(asked), ..RangeWanted::plain(value.into()) },
+        None => RangeWanted::plain(asked),
     })
 }
 
@@ -281,7 +279,7 @@ pub(crate) fn range_to_complete(
     let parts = held.parts().filter(|parts| parts.lone.is_none())?;
     let held_bytes = parts.held_from(0);
     let Completion { range, if_range } = range::rest_after(held_bytes, parts.complete_len, &held.fields())?;
-    Some(RangeWanted { value: range.into_bytes(), asked: None, if_range, completes: Some(held.clone()) })
+    Some(RangeWanted { if_range, completes: Some(held.clone()), ..RangeWanted::plain(range.into()) })
 }
 
 /// The key of a fetch: that of the object, or of this range of it.
@@ -296,7 +294,7 @@ pub(crate) fn flight_key(
     text.extend_from_slice(&key.to_be_bytes());
     text.extend_from_slice(b" range ");
     text.extend_from_slice(&range.value);
-    let key = key::hash(&worker.shared.seed, text).0;
+    let key = key::hash(&worker.shared.seed, text);
     text.truncate(length);
     key
 }

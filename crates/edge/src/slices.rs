@@ -33,7 +33,7 @@ use crate::object::{Item, Object, Sliced};
 use crate::origin::{Askers, OriginResponse};
 use crate::pieces::Piece;
 use crate::request::Request;
-use crate::tiering::{Cutter, SLICE_BYTES, has_strong_validator};
+use crate::tiering::{Cutter, SLICE_BYTES};
 use crate::tiers;
 use crate::urgency;
 use crate::worker::{Shared, Worker};
@@ -119,17 +119,18 @@ impl Trouble {
 pub(crate) struct Registered {
     shared: Arc<Shared>,
     id: u128,
-    fill: Arc<Fill>,
+    stretch: Stretch,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.fill.progress().end.is_none() {
-            self.fill.end(End::Broken(Why::Internal));
+        let fill = &self.stretch.fill;
+        if fill.progress().end.is_none() {
+            fill.end(End::Broken(Why::Internal));
         }
         let mut stretches = self.shared.stretches.by_body.lock();
         if let Some(of_body) = stretches.get_mut(&self.id) {
-            of_body.retain(|stretch| !Arc::ptr_eq(&stretch.fill, &self.fill));
+            of_body.retain(|stretch| !Arc::ptr_eq(&stretch.fill, fill));
             if of_body.is_empty() {
                 stretches.remove(&self.id);
             }
@@ -141,8 +142,8 @@ impl Drop for Registered {
 pub(crate) fn register(shared: &Arc<Shared>, id: u128, start: u64, fill: &Arc<Fill>) -> Registered {
     let len = fill.length.unwrap_or(u64::MAX);
     let stretch = Stretch { start, len, fill: fill.clone(), needs_reader: true, failed: Arc::default() };
-    shared.stretches.by_body.lock().entry(id).or_default().push(stretch);
-    Registered { shared: shared.clone(), id, fill: fill.clone() }
+    shared.stretches.by_body.lock().entry(id).or_default().push(stretch.clone());
+    Registered { shared: shared.clone(), id, stretch }
 }
 
 /// Makes the caller the only one to cut the response under a key; `None` when somebody is.
@@ -294,7 +295,7 @@ impl SliceReader {
 
     /// Makes sure that there is a first piece, before anything is promised to the visitor.
     pub(crate) async fn prime(&mut self) -> Result<(), Trouble> {
-        if !has_strong_validator(&self.object.fields()) && !self.is_all_here() {
+        if range::strong_validator(&self.object.fields()).is_none() && !self.is_all_here() {
             // What is missing could not be put to the rest, which would show only in the middle of the answer.
             self.worker.shared.forget_slices(&self.sliced);
             return Err(Trouble::Outdated);
@@ -421,7 +422,7 @@ impl SliceReader {
                             Some(Failed::OfAsker) if *is_new == IsNew::Begun => {
                                 Some(Trouble::Origin(Why::OriginProtocol))
                             }
-                            Some(Failed::OfAsker | Failed::OnTheWay | Failed::Crowded) | None => None,
+                            Some(Failed::OfAsker) | None => None,
                         };
                         self.source = Source::None;
                         self.trouble(trouble, why)?;
@@ -436,7 +437,7 @@ impl SliceReader {
     fn has_next(&self) -> bool {
         let shared = &self.worker.shared;
         let key = shared.slice_key(self.sliced.id, self.offset / SLICE_BYTES);
-        has_strong_validator(&self.object.fields())
+        range::strong_validator(&self.object.fields()).is_some()
             && (shared.store.peek(key).is_some() || shared.disks.find(key).is_some())
     }
 
@@ -521,7 +522,7 @@ impl SliceReader {
     async fn fetch(&mut self, number: u64, is_tight: bool) -> Result<(), Trouble> {
         let shared = self.worker.shared.clone();
         let head = self.object.fields();
-        if !has_strong_validator(&head) {
+        if range::strong_validator(&head).is_none() {
             // Nothing that is fetched now could be put to what is there.
             shared.forget_slices(&self.sliced);
             return Err(Trouble::Outdated);
@@ -581,8 +582,7 @@ impl SliceReader {
                 object: self.object.clone(),
                 sliced: self.sliced,
                 span,
-                stretch: stretch.clone(),
-                registered: Registered { shared, id: self.sliced.id, fill: stretch.fill.clone() },
+                registered: Registered { shared, id: self.sliced.id, stretch: stretch.clone() },
             };
             tokio::task::spawn_local(work.fetch(room));
         }
@@ -596,8 +596,6 @@ impl SliceReader {
     }
 
     fn job(&self, stretch: &Stretch, span: Span) -> Job {
-        let validator = self.object.field("etag").or_else(|| self.object.field("last-modified"));
-        let position = stretch.fill.position;
         Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
@@ -606,17 +604,12 @@ impl SliceReader {
             key: 0,
             object_key: self.sliced.key,
             why: None,
-            position,
+            position: stretch.fill.position,
             epoch: 0,
             askers: Askers::new(urgency::class_of(&self.at, &self.request, Some(&self.object), false)),
             hides_errors: false,
             stale: None,
-            range: Some(RangeWanted {
-                value: format!("bytes={}-{}", span.start(), span.end()).into_bytes(),
-                asked: None,
-                if_range: validator.map(<[u8]>::to_vec),
-                completes: None,
-            }),
+            range: Some(RangeWanted::part(span, &stretch.fill.head)),
             is_direct: false,
             told: None,
             is_kept: true,
@@ -664,43 +657,31 @@ struct Gap {
     object: Object,
     sliced: Sliced,
     span: Span,
-    stretch: Stretch,
     registered: Registered,
 }
 
-/// Why a stretch came to nothing.
+/// Why a stretch came to nothing, where those who want it had better not ask again at once.
 #[derive(Clone, Copy)]
 enum Failed {
     /// For all who want these slices.
     Shared(Trouble),
     /// For who asked, perhaps for no other: the answer was about the asker.
     OfAsker,
-    /// Another edge has broken off: whoever wants the rest asks again.
-    OnTheWay,
-    /// There was no room for more: the same.
-    Crowded,
-}
-
-impl Failed {
-    /// How the fill ends.
-    fn end(self) -> End {
-        End::Broken(if matches!(self, Failed::Crowded) { Why::Limit } else { Why::OriginProtocol })
-    }
 }
 
 impl Gap {
     /// `room`: what the stretch has leave for.
     async fn fetch(self, room: Room) {
-        let Err(failed) = self.pump(&self.stretch.fill, room).await else { return };
-        if !matches!(failed, Failed::OnTheWay | Failed::Crowded) {
-            let _first = self.stretch.failed.set(failed);
-        }
+        let Registered { shared, stretch, .. } = &self.registered;
+        let Err(failed) = self.pump(&stretch.fill, room).await else { return };
+        let _first = stretch.failed.set(failed);
         if let Failed::Shared(Trouble::Outdated) = failed {
-            self.registered.shared.forget_slices(&self.sliced);
+            shared.forget_slices(&self.sliced);
         }
-        self.stretch.fill.end(failed.end());
+        stretch.fill.end(End::Broken(Why::OriginProtocol));
     }
 
+    /// Ends the fill where nothing has failed, and where whoever wants the rest is to ask again.
     async fn pump(&self, fill: &Arc<Fill>, mut room: Room) -> Result<(), Failed> {
         let Job { worker, request, .. } = &self.job;
         let fetched = tiers::fetch(&self.job, None, |_, _| {}).await;
@@ -744,11 +725,13 @@ impl Gap {
         }
         if left > 0 {
             cutter.finish_early();
-            return Err(match response.told {
-                _ if !is_settled => Failed::Crowded,
-                Some(_) => Failed::OnTheWay,
-                None => Failed::Shared(Trouble::Origin(Why::OriginProtocol)),
-            });
+            fill.end(End::Broken(match response.told {
+                _ if !is_settled => Why::Limit,
+                // Another edge has broken off.
+                Some(_) => Why::OriginProtocol,
+                None => return Err(Failed::Shared(Trouble::Origin(Why::OriginProtocol))),
+            }));
+            return Ok(());
         }
         cutter.finish();
         fill.end(End::Complete);
@@ -784,13 +767,7 @@ mod tests {
 
     #[test]
     fn who_has_followed_in_vain_too_often_is_told_of_little_room_if_that_was_it() {
-        let told = |failed: Failed| match failed.end() {
-            End::Broken(why) => Trouble::after_all(why),
-            End::Complete => panic!("what was broken off must not end as if whole"),
-        };
-        assert_eq!(told(Failed::Crowded), Trouble::Crowded);
-        for failed in [Failed::OnTheWay, Failed::OfAsker, Failed::Shared(Trouble::Outdated)] {
-            assert_eq!(told(failed), Trouble::Origin(Why::OriginProtocol));
-        }
+        assert_eq!(Trouble::after_all(Why::Limit), Trouble::Crowded);
+        assert_eq!(Trouble::after_all(Why::OriginProtocol), Trouble::Origin(Why::OriginProtocol));
     }
 }

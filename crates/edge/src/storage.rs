@@ -173,7 +173,7 @@ impl Place {
         log: &PurgeLog,
         open: impl FnOnce(Vec<DiskConfig>, &DisksConfig) -> OpenReports,
     ) -> Result<(), StartError> {
-        let owner = hash(&KeySeed(self.key_seed), &[b"owner", &log.id().to_le_bytes()[..]].concat()).0;
+        let owner = hash(&KeySeed(self.key_seed), &[b"owner", &log.id().to_le_bytes()[..]].concat());
         let common = self.common(owner);
         let mut configs = Vec::new();
         let mut sizes = HashMap::new();

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use semantics::key::hash;
 use semantics::policy::UNREACHABLE_SECS;
+use semantics::range::strong_validator;
 use semantics::{Facts, Fields};
 use store::disk::{Draft, Spot, buffer_bytes};
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use crate::in_flight::{For, SMALL_BYTES};
 use crate::loaded::RuleAt;
 use crate::meta::{Meta, ResponseMeta};
-use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants, WholeBody};
+use crate::object::{BLOCK_BYTES, Entry, Item, Object, Sliced, Stored, Variants};
 use crate::request::Request;
 use crate::worker::{Shared, Worker};
 
@@ -216,7 +217,7 @@ impl Shared {
         text[..6].copy_from_slice(b"slice ");
         text[6..22].copy_from_slice(&id.to_le_bytes());
         text[22..].copy_from_slice(&number.to_le_bytes());
-        hash(&self.seed, &text).0
+        hash(&self.seed, &text)
     }
 
     /// Asks for a slice to be written.
@@ -342,18 +343,6 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// The pieces of a body that is no longer than one slice.
-pub(crate) fn pieces_of(body: &WholeBody) -> Vec<Bytes> {
-    match body {
-        WholeBody::Contiguous(pieces) | WholeBody::Blocks(pieces, _) => pieces.clone(),
-    }
-}
-
-/// Whether parts of this representation, fetched at different times, belong together.
-pub(crate) fn has_strong_validator(head: &Fields) -> bool {
-    semantics::range::may_combine(head, None, head, None)
-}
-
 /// What the slices of a representation are known by. With a strong validator and a known length, whoever fetches a part of it
 /// names it alike; not after a purge, which may be the only way to get rid of a wrong copy under the same validator. All
 /// else is a representation of its own.
@@ -370,11 +359,10 @@ pub(crate) fn slices_id(
     text.extend_from_slice(&key.to_le_bytes());
     text.extend_from_slice(&position.to_le_bytes());
     text.extend_from_slice(at.site().name.as_bytes());
-    match len.filter(|_| has_strong_validator(head)) {
-        Some(len) => {
+    match len.zip(strong_validator(head)) {
+        Some((len, validator)) => {
             text.extend_from_slice(&len.to_le_bytes());
-            let validator = head.get("etag").or_else(|| head.get("last-modified"));
-            text.extend_from_slice(validator.unwrap_or_default());
+            text.extend_from_slice(validator);
         }
         None => {
             let unique = shared.next_generation.fetch_add(1, Ordering::Relaxed);
@@ -382,5 +370,5 @@ pub(crate) fn slices_id(
             text.extend_from_slice(&unique.to_le_bytes());
         }
     }
-    hash(&shared.seed, &text).0
+    hash(&shared.seed, &text)
 }

@@ -35,6 +35,7 @@ use model::rule::ClientCertificate;
 use model::tiers::{Node, rank, spread};
 use model::{Origin, OriginGroup, Scheme, Site, Snapshot};
 use observe::{Hop, HopEnd};
+use semantics::fields::is_one_of;
 use semantics::key::{KeySeed, hash, normalise_host};
 use semantics::{Fields, Outcome, Why, hop};
 
@@ -201,7 +202,7 @@ impl Asked {
         };
         strip(fields);
         // Said anew to whoever is asked next, and no words of the visitor's.
-        fields.retain(|name, _| !SAID_ANEW.iter().any(|said| name.eq_ignore_ascii_case(said.as_bytes())));
+        fields.retain(|name, _| !is_one_of(name, &SAID_ANEW));
         Some((Asked { hop, demand, passes_on, is_instead }, on_behalf))
     }
 }
@@ -485,7 +486,7 @@ fn key_of(job: &Job) -> u64 {
 
 /// The hash of a key text that all nodes compute alike.
 fn common_hash(text: &[u8]) -> u64 {
-    hash(&KeySeed([0; 16]), text).0 as u64
+    hash(&KeySeed([0; 16]), text) as u64
 }
 
 /// Counts a request that the cache could not answer, if there are tiers: what many ask for is kept also where it is not owned.
@@ -588,11 +589,7 @@ fn hop_request(job: &Job, next: &Next<'_>, demand: u64, is_kept: bool) -> Origin
     let (worker, request) = (&job.worker, &job.request);
     let mut fields = request.fields.clone();
     job.retain_for_hop(&mut fields);
-    hop::append_via(&mut fields, request.protocol.version(), &worker.shared.node);
-    hop::append_cdn_loop(&mut fields, &worker.shared.node);
-    fields.append_unchecked(b"X-Forwarded-For", request.client.to_string().as_bytes());
-    fields.append_unchecked(b"X-Forwarded-Proto", if request.secure { b"https" } else { b"http" });
-    fields.append_unchecked(b"X-Request-Id", &request.id.text());
+    fetch::append_way(&mut fields, worker, request);
     fields.append_unchecked(HOP.as_bytes(), next.hop.as_str().as_bytes());
     if next.is_instead {
         fields.append_unchecked(INSTEAD.as_bytes(), b"1");

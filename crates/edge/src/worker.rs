@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use model::Switches;
 use model::purge::PurgeClock;
 use model::rate::{Rate, TooMuch};
 use model::settings::Limits;
 use model::tiers::HotKeys;
+use model::{Draw, Switches};
 use parking_lot::{Mutex, RwLock};
 use semantics::Wall;
 use semantics::key::KeySeed;
@@ -297,12 +297,10 @@ impl Worker {
 
     /// The next request's id: a Weyl sequence through a bijective mixer (SplitMix64), so that no two are the same.
     pub(crate) fn request_id(&self) -> RequestId {
-        let state = self.next_id.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.next_id.set(state);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        RequestId(mixed ^ (mixed >> 31))
+        let mut ids = Draw(self.next_id.get());
+        let id = ids.bits();
+        self.next_id.set(ids.0);
+        RequestId(id)
     }
 
     /// An empty buffer of [`BUFFER_BYTES`] capacity.

@@ -618,7 +618,7 @@ impl Replay {
     fn hash(&self) -> u128 {
         // Nobody attacks a replay: the same keys each time make the same predictions.
         const SEED: KeySeed = KeySeed(*b"perigee insight\0");
-        hash(&SEED, &self.text).0
+        hash(&SEED, &self.text)
     }
 
     fn key_with(&mut self, more: &[u8]) -> u128 {

@@ -3,6 +3,8 @@
 //! Made for few values that are skewed, as load times are: ranks and resampling, no normal distribution of the values. Chance comes
 //! in as a seed, so that the same values give the same report.
 
+use model::Draw;
+
 /// Resamples of one interval.
 const RESAMPLES: usize = 2000;
 
@@ -24,17 +26,17 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// The interval in which the median lies with this confidence (0 to 1), by the percentile bootstrap.
 pub fn median_interval(values: &[f64], confidence: f64, seed: u64) -> Option<(f64, f64)> {
-    let mut random = Random(seed);
-    let medians = (0..RESAMPLES).map(|_| median(&random.resample(values)));
+    let mut draw = Draw(seed);
+    let medians = (0..RESAMPLES).map(|_| median(&resample(&mut draw, values)));
     interval(medians.collect::<Option<Vec<f64>>>()?, confidence)
 }
 
 /// The interval of median(`before`) − median(`after`).
 pub fn gain_interval(before: &[f64], after: &[f64], confidence: f64, seed: u64) -> Option<(f64, f64)> {
-    let mut random = Random(seed);
+    let mut draw = Draw(seed);
     let gains = (0..RESAMPLES).map(|_| {
-        let one = median(&random.resample(before))?;
-        Some(one - median(&random.resample(after))?)
+        let one = median(&resample(&mut draw, before))?;
+        Some(one - median(&resample(&mut draw, after))?)
     });
     interval(gains.collect::<Option<Vec<f64>>>()?, confidence)
 }
@@ -163,22 +165,8 @@ pub fn claims(ps: &[f64], level: f64) -> Vec<bool> {
     claimed
 }
 
-/// SplitMix64: enough to draw resamples, and no more.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn resample(&mut self, values: &[f64]) -> Vec<f64> {
-        let length = values.len() as u64;
-        values.iter().map(|_| values[(self.next() % length) as usize]).collect()
-    }
+fn resample(draw: &mut Draw, values: &[f64]) -> Vec<f64> {
+    values.iter().map(|_| values[draw.below(values.len() as u64) as usize]).collect()
 }
 
 #[cfg(test)]
@@ -245,14 +233,13 @@ mod tests {
 
     #[test]
     fn a_false_claim_is_as_rare_as_is_stated() {
-        let mut random = Random(7);
-        let mut draw = || (random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut draw = Draw(7);
         let mut false_claims = 0;
         for _ in 0..400 {
             let ps: Vec<f64> = (0..4)
                 .map(|_| {
-                    let one: Vec<f64> = (0..9).map(|_| draw()).collect();
-                    let other: Vec<f64> = (0..9).map(|_| draw()).collect();
+                    let one: Vec<f64> = (0..9).map(|_| draw.unit()).collect();
+                    let other: Vec<f64> = (0..9).map(|_| draw.unit()).collect();
                     rank_test(&one, &other).unwrap().p
                 })
                 .collect();
@@ -271,11 +258,10 @@ mod tests {
 
     #[test]
     fn intervals_hold_the_truth_about_as_often_as_they_say() {
-        let mut random = Random(11);
-        let mut draw = || (random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut draw = Draw(11);
         let mut held = 0;
         for seed in 0..200 {
-            let values: Vec<f64> = (0..15).map(|_| draw()).collect();
+            let values: Vec<f64> = (0..15).map(|_| draw.unit()).collect();
             let (low, high) = median_interval(&values, 0.95, seed).unwrap();
             held += usize::from((low..=high).contains(&0.5));
         }

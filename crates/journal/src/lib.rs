@@ -17,6 +17,7 @@ pub mod feed;
 pub mod following;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod sqlite;
 
@@ -106,6 +107,12 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// Writes one cell that must have this version (0: be absent); without a value it is removed.
+    pub fn swap(name: impl Into<String>, version: u64, value: Option<Vec<u8>>) -> Self {
+        let name = name.into();
+        Commit { expect: vec![(name.clone(), version)], cells: vec![(name, value)], record: None }
+    }
+
     /// Whether it is within the limits, which are the same for each engine, so that what one takes another takes too.
     ///
     /// # Errors

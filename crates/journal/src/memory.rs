@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use model::Draw;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -40,7 +41,7 @@ struct State {
     /// With the mark up to each.
     records: VecDeque<(Record, Mark)>,
     cells: BTreeMap<String, (u64, Vec<u8>)>,
-    chance: u64,
+    draw: Draw,
     faults: Faults,
 }
 
@@ -49,7 +50,7 @@ impl Memory {
     pub fn new(id: &str, seed: u64) -> Self {
         let (floor, faults) = (Mark::default(), Faults::default());
         let (records, cells) = (VecDeque::new(), BTreeMap::new());
-        let state = State { counter: 0, floor, records, cells, chance: seed, faults };
+        let state = State { counter: 0, floor, records, cells, draw: Draw(seed), faults };
         Memory { id: id.to_owned(), state: Mutex::new(state), head: watch::Sender::new(0) }
     }
 
@@ -63,7 +64,7 @@ impl Memory {
         let (delay, is_lost) = {
             let mut state = self.state.lock();
             let most = u64::try_from(state.faults.delay_max.as_micros()).unwrap_or(u64::MAX);
-            let delay = if most == 0 { 0 } else { state.draw() % most };
+            let delay = if most == 0 { 0 } else { state.draw.bits() % most };
             let odds = state.faults.unavailable;
             (delay, state.happens(odds))
         };
@@ -93,7 +94,7 @@ impl Journal for Memory {
             let odds = state.faults.trim;
             if state.happens(odds) {
                 let older = state.records.len() / 2;
-                let index = usize::try_from(state.draw()).unwrap_or(0) % older.max(1);
+                let index = usize::try_from(state.draw.bits()).unwrap_or(0) % older.max(1);
                 if let Some(through) = state.records.get(index).map(|(record, _)| record.position) {
                     state.trim(through);
                 }
@@ -214,9 +215,9 @@ impl State {
     /// What an unreliable network could make of a page.
     fn disorder(&mut self, records: &mut Vec<Record>) {
         let Some(last) = records.len().checked_sub(1) else { return };
-        let index = usize::try_from(self.draw() >> 1).unwrap_or(0) % records.len();
+        let index = usize::try_from(self.draw.bits() >> 1).unwrap_or(0) % records.len();
         let earlier = self.records.iter().rev().find(|(record, _)| record.position < records[0].position);
-        match (self.chance % 4, earlier) {
+        match (self.draw.0 % 4, earlier) {
             (0, _) => records.insert(index, records[index].clone()),
             (1, _) => _ = records.remove(index),
             (2, Some((earlier, _))) => records.insert(0, earlier.clone()),
@@ -226,16 +227,7 @@ impl State {
     }
 
     fn happens(&mut self, of_1000: u16) -> bool {
-        of_1000 > 0 && self.draw() % 1_000 < u64::from(of_1000)
-    }
-
-    /// SplitMix64.
-    fn draw(&mut self) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.chance;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        of_1000 > 0 && self.draw.bits() % 1_000 < u64::from(of_1000)
     }
 }
 

@@ -90,6 +90,17 @@ pub enum State {
     HalfOpen,
 }
 
+impl State {
+    /// `closed`, `open` or `half-open`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Closed => "closed",
+            State::Open => "open",
+            State::HalfOpen => "half-open",
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Clone, Debug)]
 pub struct Breaker {

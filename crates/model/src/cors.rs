@@ -71,7 +71,7 @@ pub fn is_static_type(content_type: &[u8]) -> bool {
     let essence = semantics::fields::trim(essence);
     FAMILIES.iter().any(|family| {
         essence.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
-    }) || TYPES.iter().any(|known| essence.eq_ignore_ascii_case(known.as_bytes()))
+    }) || semantics::fields::is_one_of(essence, &TYPES)
 }
 
 impl Cors {

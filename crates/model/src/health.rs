@@ -51,6 +51,17 @@ pub enum State {
     Down,
 }
 
+impl State {
+    /// `up`, `aside` or `down`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Aside => "aside",
+            State::Down => "down",
+        }
+    }
+}
+
 /// One origin's health.
 #[derive(Clone, Debug)]
 pub struct Health {

@@ -15,6 +15,7 @@ pub mod cors;
 pub mod crowd;
 pub mod diagnostic;
 pub mod diff;
+pub mod draw;
 pub mod glob;
 pub mod health;
 pub mod origin;
@@ -42,6 +43,7 @@ pub use cluster::{ClusterSettings, ControlAddress, NodeSettings, ParsedNode, Swi
 pub use config::{Document, json_schema, reference};
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::diff;
+pub use draw::{Draw, mix64};
 pub use origin::{Origin, OriginGroup, Scheme};
 pub use routing::{DnsSettings, Point, Pop, Routing};
 pub use rule::{Cache, Https, Matched, RequestView, Rule};

@@ -70,8 +70,7 @@ impl Rewrite {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         let mut parts = name.rsplitn(2, |&byte| byte == b'.');
         let extension = parts.next().unwrap_or_default();
-        parts.next().is_some()
-            && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
+        parts.next().is_some() && semantics::fields::is_one_of(extension, EXTENSIONS)
     }
 
     /// Has the files of these hosts move like the page's own: a style sheet that has moved names them too. Not those that files

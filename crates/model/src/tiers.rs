@@ -11,6 +11,8 @@
 
 use std::net::SocketAddr;
 
+use crate::mix64;
+
 /// Nodes of one PoP that share their caches. More than this find each other by connections that cost more than they bring:
 /// each worker has one to each node.
 pub const NODES_MAX: usize = 64;
@@ -61,15 +63,8 @@ fn drawn(key: u64, name: &str) -> f64 {
     let name = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    let mixed = mix(key ^ mix(name));
+    let mixed = mix64(key ^ mix64(name));
     ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-}
-
-fn mix(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// How much more than the mean a node may have to do before a hot key goes to the next: the bound of consistent hashing with
@@ -145,7 +140,7 @@ impl HotKeys {
 }
 
 fn columns(key: u64) -> [usize; ROWS] {
-    let mixed = mix(key);
+    let mixed = mix64(key);
     std::array::from_fn(|row| (mixed >> (16 * row)) as usize % COLUMNS)
 }
 

@@ -66,7 +66,6 @@ fn measure(observer: &Observer, registry: &Registry, urls: u64) -> u64 {
                         why: Why::Fresh,
                         handling: Handling::Hit,
                         ttl: Some(48),
-                        key: None,
                     },
                     class: Class::Css,
                     collapsed: false,

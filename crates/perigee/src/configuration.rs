@@ -228,7 +228,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, String> {
 
 /// Names a text. Not secret and not against forgery: it tells an operator whether two nodes run the same.
 fn hash_of(text: &str) -> String {
-    format!("{:032x}", hash(&KeySeed([0; 16]), text.as_bytes()).0)
+    format!("{:032x}", hash(&KeySeed([0; 16]), text.as_bytes()))
 }
 
 /// Lowers `connections_max` to the connections that fit into the process's file descriptors: what is over them would be

@@ -11,7 +11,6 @@
 //! The edges, the router and the control are the product, run as anybody would run them. The shop, the visitors and the long lines between
 //! all of them are here, on one thread. Nothing outlives the demo: children end with it, the directory goes away.
 
-mod chance;
 mod cluster;
 mod line;
 mod map;
@@ -33,6 +32,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
+use model::Draw;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +42,6 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_rustls::TlsConnector;
 use trust::pinned_client_config;
 
-use chance::Draw;
 use cluster::{Cluster, local, off_thread};
 use line::{Line, Uplink};
 use map::{CITIES, POPS};

@@ -67,11 +67,11 @@ pub(crate) trait Works: Send + Sync + 'static {
     /// Before it follows anybody: all that it has in force is of the journal up to this position.
     fn begins_at(&self, position: u64);
     /// The journal is in force up to this position; `applied`: the last of the node's own numbers that that took.
-    fn reached(&self, position: u64, applied: Option<u64>);
+    fn reached(&self, _position: u64, _applied: Option<u64>) {}
     /// The node has another certificate.
-    fn certify(&self, identity: &Identity);
+    fn certify(&self, _identity: &Identity) {}
     /// Nothing had been missed at this moment, in ms since 1970.
-    fn heard(&self, at_ms: i64);
+    fn heard(&self, _at_ms: i64) {}
     /// It is connected, or just begins; where it is, and the newest position that it knows of.
     fn follows(&self, position: u64, head: u64, is_connected: bool);
     /// It is not connected any more.

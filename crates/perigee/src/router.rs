@@ -16,7 +16,7 @@ use router::sign::Signer;
 use router::wire::name_of;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
-use trust::{Identity, Role, is_name};
+use trust::{Role, is_name};
 
 use crate::address::{AdminAt, ListenAt, one_or_many, parse_address, parse_admin};
 use crate::configuration::Told;
@@ -151,12 +151,6 @@ impl Works for RouterWorks {
     fn begins_at(&self, position: u64) {
         self.router.follows(position, position, false);
     }
-
-    fn reached(&self, _: u64, _: Option<u64>) {}
-
-    fn certify(&self, _: &Identity) {}
-
-    fn heard(&self, _: i64) {}
 
     fn follows(&self, position: u64, head: u64, is_connected: bool) {
         self.router.follows(position, head, is_connected);

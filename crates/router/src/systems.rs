@@ -9,8 +9,9 @@
 
 use std::net::IpAddr;
 
+use model::mix64;
+
 use crate::location::first_64;
-use crate::table::mix_bits;
 
 /// Runs at most, of each family; the whole internet has half a million.
 pub(crate) const RUNS_MAX: usize = 4 << 20;
@@ -47,7 +48,7 @@ fn prefix_of_24(network: u32) -> u32 {
 
 /// What stands for the system of a /48.
 fn prefix_of_48(network: u64) -> u32 {
-    let hash = mix_bits(network >> 16) >> 42;
+    let hash = mix64(network >> 16) >> 42;
     let next = (network >> (48 - PREFIX_BITS_V6)) & 0xf;
     PREFIXES_V6 | ((hash << 4 | next) << 1) as u32 | 1
 }

@@ -21,8 +21,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use model::Pop;
 use model::routing::{EARTH_KM, km_between};
+use model::{Draw, Pop, mix64};
 
 use crate::estimate::{Estimate, Estimates, Known, PRIOR_KM_PER_MS};
 use crate::health::fail_open;
@@ -524,15 +524,7 @@ fn price(view: &View, pop: u16) -> f64 {
 
 /// A number from 0 up to 1, as if by chance, and always the same for the same input.
 fn mix(input: u64) -> f64 {
-    (mix_bits(input) >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// 64 bits as if by chance, and always the same for the same input.
-pub(crate) fn mix_bits(input: u64) -> u64 {
-    let mut bits = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+    Draw(input).unit()
 }
 
 // --- The operator's networks ---
@@ -666,7 +658,7 @@ impl BySystem {
 
     /// The PoP of a cell and system, if the system is one of which something is known.
     fn find(&self, world: &World, cell: u16, system: u32, otherwise: u16) -> u16 {
-        let slot = mix_bits(u64::from(cell) << 32 | u64::from(system)) as usize % KNOWN_SLOTS;
+        let slot = mix64(u64::from(cell) << 32 | u64::from(system)) as usize % KNOWN_SLOTS;
         let key = u64::from(cell) << 48 | u64::from(system) << 16;
         let known = self.known[slot].load(Relaxed);
         if known & !0xffff == key && known != 0 {

@@ -8,7 +8,7 @@
 //! line of its own *after* the lines that came with the response, which is the order that §2 asks for.
 
 use crate::Why;
-use crate::fields::is_tchar;
+use crate::fields::{is_tchar, write_decimal};
 
 /// What this cache did with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub struct CacheStatus<'a> {
     pub handling: Handling,
     /// Freshness left, in seconds, at the moment of sending; negative when stale. Left out when unknown.
     pub ttl: Option<i64>,
-    /// The key text, where the client may see it; written as a string. The edge never tells it.
-    pub key: Option<&'a [u8]>,
 }
 
 /// Whether the request went on to the next hop.
@@ -137,7 +135,7 @@ impl Handling {
 /// ```
 /// use semantics::{Why, cache_status::{CacheStatus, Handling, write_cache_status}};
 /// let mut out = Vec::new();
-/// let status = CacheStatus { node: "fra-1", why: Why::Fresh, handling: Handling::Hit, ttl: Some(30), key: None };
+/// let status = CacheStatus { node: "fra-1", why: Why::Fresh, handling: Handling::Hit, ttl: Some(30) };
 /// write_cache_status(&mut out, &status);
 /// assert_eq!(out, b"fra-1; hit; ttl=30; detail=fresh");
 /// ```
@@ -169,10 +167,6 @@ pub fn write_cache_status(out: &mut Vec<u8>, status: &CacheStatus<'_>) {
         out.extend_from_slice(b"; ttl=");
         write_integer(out, ttl);
     }
-    if let Some(key) = status.key {
-        out.extend_from_slice(b"; key=");
-        write_string(out, key);
-    }
     out.extend_from_slice(b"; detail=");
     out.extend_from_slice(status.why.as_str().as_bytes());
 }
@@ -184,14 +178,13 @@ fn is_token(text: &str) -> bool {
         && bytes.all(|byte| is_tchar(byte) || matches!(byte, b':' | b'/'))
 }
 
-/// `sf-string`: visible ASCII and space. A line feed, as between the lines of a key, becomes a space.
+/// `sf-string`: visible ASCII and space.
 fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     for &byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
             b' '..=b'~' => out.push(byte),
-            b'\n' => out.push(b' '),
             _ => out.push(b'?'),
         }
     }
@@ -201,22 +194,10 @@ fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 /// `sf-integer`: at most 15 digits, so the value is clamped to those.
 fn write_integer(out: &mut Vec<u8>, value: i64) {
     const MAX: i64 = 999_999_999_999_999;
-    let value = value.clamp(-MAX, MAX);
-    let mut digits = [0; 15];
-    let mut first = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
     if value < 0 {
         out.push(b'-');
     }
-    out.extend_from_slice(&digits[first..]);
+    write_decimal(out, value.clamp(-MAX, MAX).unsigned_abs());
 }
 
 #[cfg(test)]
@@ -232,7 +213,7 @@ mod tests {
     #[test]
     fn each_handling_has_its_parameters_in_order() {
         let check = |why, handling, ttl, expected: &str| {
-            assert_eq!(written(CacheStatus { node: "edge", why, handling, ttl, key: None }), expected);
+            assert_eq!(written(CacheStatus { node: "edge", why, handling, ttl }), expected);
         };
         let usual = |why| Handling::of(why, None, false);
         check(Why::Fresh, usual(Why::Fresh), Some(0), "edge; hit; ttl=0; detail=fresh");
@@ -258,26 +239,14 @@ mod tests {
     fn a_name_that_is_no_token_is_a_string() {
         let check = |node, expected: &str| {
             let handling = Handling::Hit;
-            let status = CacheStatus { node, why: Why::Fresh, handling, ttl: None, key: None };
+            let status = CacheStatus { node, why: Why::Fresh, handling, ttl: None };
             assert_eq!(written(status), format!("{expected}; hit; detail=fresh"));
         };
         check("fra1.cdn.example:443/a", "fra1.cdn.example:443/a");
         check("1a", r#""1a""#);
         check("", r#""""#);
         check(r#"a "b" \c"#, r#""a \"b\" \\c""#);
-        check("é\r\n", r#""???""#.replace("???", "??? ").as_str());
-    }
-
-    #[test]
-    fn the_key_is_a_string_on_one_line() {
-        let status = CacheStatus {
-            node: "edge",
-            why: Why::Fresh,
-            handling: Handling::Hit,
-            ttl: None,
-            key: Some(b"site 1:a\npath 1:/\n"),
-        };
-        assert_eq!(written(status), r#"edge; hit; key="site 1:a path 1:/ "; detail=fresh"#);
+        check("é\r\n", r#""????""#);
     }
 
     #[test]

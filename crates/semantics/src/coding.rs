@@ -13,7 +13,7 @@
 //! What the origin has encoded itself is left alone ([`may_encode`]); its variants are [`crate::vary`]'s affair.
 
 use crate::conditional::{entity_tags, is_same_weakly};
-use crate::fields::lines_of;
+use crate::fields::{is_one_of, lines_of};
 use crate::list::{members, tokens, weighted};
 use crate::{Fields, conditional};
 
@@ -183,7 +183,7 @@ fn has_no_transform(value: &[u8]) -> bool {
 /// The Content-Type of a response whose content may be encoded, without parameters; `None` where it may not be: it has a
 /// Content-Encoding, says `no-transform` (RFC 9111 §5.2.2.6; in any field for caches), or has no Content-Type.
 ///
-/// `head`: a block of [`Fields::block`].
+/// `head`: a block of [`Fields::as_block`].
 pub fn may_encode(head: &[u8]) -> Option<&[u8]> {
     let mut media_type = None;
     for (name, value) in lines_of(head) {
@@ -207,7 +207,7 @@ pub fn may_encode(head: &[u8]) -> Option<&[u8]> {
 
 /// Appends the head of one representation of a response that may be encoded. Allocates nothing but `out`.
 ///
-/// - `head`: the identity's, a block of [`Fields::block`].
+/// - `head`: the identity's, a block of [`Fields::as_block`].
 /// - `form`: the copy that is sent; `None` for identity, which only gets its Vary.
 ///
 /// A copy loses what is said of the identity's bytes: Content-MD5 and Digest, Repr-Digest and Content-Digest (RFC 9530 §2, §3),
@@ -234,7 +234,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &[u8], form: Option<Form>) {
                 continue;
             }
             (16, Some(_)) if name.eq_ignore_ascii_case(b"content-encoding") => continue,
-            (6 | 11 | 13 | 14, Some(_)) if is_about_identity(name) => continue,
+            (6 | 11 | 13 | 14, Some(_)) if is_one_of(name, &ABOUT_IDENTITY) => continue,
             _ => {}
         }
         out.extend_from_slice(line);
@@ -256,11 +256,7 @@ pub fn fields_of(head: &[u8], form: Option<Form>) -> Fields {
     Fields::from_block(&block)
 }
 
-fn is_about_identity(name: &[u8]) -> bool {
-    ["digest", "content-md5", "repr-digest", "accept-ranges", "content-digest"]
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-}
+const ABOUT_IDENTITY: [&str; 5] = ["digest", "content-md5", "repr-digest", "accept-ranges", "content-digest"];
 
 // --- Entity tags ---
 

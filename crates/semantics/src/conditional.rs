@@ -40,7 +40,7 @@ impl<'a> Validators<'a> {
         }
     }
 
-    /// From a stored block ([`Fields::block`]), in one pass and without allocation. Of repeated lines the first counts.
+    /// From a stored block ([`Fields::as_block`]), in one pass and without allocation. Of repeated lines the first counts.
     pub fn of_block(block: &'a [u8]) -> Self {
         let mut validators = Validators::default();
         for (name, value) in fields::lines_of(block) {
@@ -124,7 +124,7 @@ pub fn is_left_out_of_304(name: &[u8]) -> bool {
         "content-range",
         "trailer",
     ];
-    CONTENT.iter().any(|content| content.as_bytes().eq_ignore_ascii_case(name))
+    fields::is_one_of(name, &CONTENT)
 }
 
 /// Whether the list in the lines of `name` has the tag. `*` stands for any response there is.

@@ -61,7 +61,7 @@ fn parse_rfc850(day: &[u8], rest: &[u8], now: Wall) -> Option<Wall> {
     if !fits {
         return None;
     }
-    let (this_year, ..) = civil(now.secs().div_euclid(86_400));
+    let (this_year, ..) = civil_of(now.secs().div_euclid(86_400));
     let mut year = this_year - this_year.rem_euclid(100) + number(&rest[8..10])?;
     if year > this_year + 50 {
         year -= 100;
@@ -119,20 +119,20 @@ fn wall(year: i64, month: i64, day: i64, clock: &[u8]) -> Option<Wall> {
     if day < 1 || day > days_in_month || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let secs = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    let secs = days_of(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     Some(Wall::from_secs(secs))
 }
 
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar. Counts years from March, so that the leap day
 /// is the last of its year; 719,468 days lie between 0000-03-01 and the epoch.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
 
-/// The inverse of [`days`]: year, month, day.
-fn civil(days: i64) -> (i64, i64, i64) {
+/// The inverse of [`days_of`]: year, month, day.
+pub fn civil_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
@@ -173,7 +173,7 @@ pub fn format(moment: Wall) -> DateText {
     const LAST: i64 = 253_402_300_799;
     let secs = moment.secs().clamp(FIRST, LAST);
     let (day_number, second) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    let (year, month, day) = civil(day_number);
+    let (year, month, day) = civil_of(day_number);
     let mut text = *b"Thu, 00 Jan 0000 00:00:00 GMT";
     text[..3].copy_from_slice(DAYS[day_number.rem_euclid(7) as usize]);
     text[8..11].copy_from_slice(&MONTHS[(month as usize - 1) * 3..][..3]);

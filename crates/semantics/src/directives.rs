@@ -10,7 +10,7 @@
 //! [`Scope`]). Pragma in responses says nothing.
 
 use crate::Fields;
-use crate::fields::{is_tchar, trim};
+use crate::fields::{is_one_of, is_tchar, trim};
 use crate::list::{members, tokens};
 use crate::structured::{Item, dictionary};
 
@@ -93,7 +93,7 @@ impl ResponseDirectives {
             let (name, _) = directive(member);
             let name = name.strip_prefix(b"\"").unwrap_or(name);
             let name = name.strip_suffix(b"\"").unwrap_or(name);
-            if RESTRICTIONS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name)) {
+            if is_one_of(name, &RESTRICTIONS) {
                 self.add(name, Argument::None);
             }
         }
@@ -161,10 +161,8 @@ impl Scope {
             Argument::Text(text) => tokens(text).collect(),
             _ => Vec::new(),
         };
-        let usable = |name: &&[u8]| {
-            name.iter().all(|&byte| is_tchar(byte))
-                && !Scope::ESSENTIAL.iter().any(|essential| essential.as_bytes().eq_ignore_ascii_case(name))
-        };
+        let usable =
+            |name: &&[u8]| name.iter().all(|&byte| is_tchar(byte)) && !is_one_of(name, &Scope::ESSENTIAL);
         if names.is_empty() || !names.iter().all(usable) {
             *self = Scope::Whole;
         }

@@ -13,13 +13,11 @@
 //! It does not validate: the HTTP/1 parser and the origin client have done so before. [`Fields::append`] refuses
 //! what would break the block (CR, LF and NUL in a value, a name that is not a token), so that no caller can inject a line.
 
-use bytes::Bytes;
-
 /// Most field lines that one message may have; the parsers above refuse more with 431 or 502.
 /// Default of Envoy's edge guide and of hyper (100), with room for what the edge adds.
 pub const LINES_MAX: usize = 128;
 
-/// An ordered list of field lines. Cloning copies the buffer; [`Fields::block`] gives it away as bytes.
+/// An ordered list of field lines. Cloning copies the buffer.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fields {
     block: Vec<u8>,
@@ -56,7 +54,7 @@ impl Fields {
         Fields { block: Vec::with_capacity(bytes), lines: Vec::with_capacity(lines), present: 0 }
     }
 
-    /// Reads back a block made by [`Fields::block`]. A line without `": "` is skipped: such a block was not made here.
+    /// Reads back a block made by [`Fields::as_block`]. A line without `": "` is skipped: such a block was not made here.
     pub fn from_block(block: &[u8]) -> Self {
         let mut fields = Fields::with_capacity(16, block.len());
         for (name, value) in lines_of(block) {
@@ -125,13 +123,6 @@ impl Fields {
         *self = kept;
     }
 
-    /// Forgets all lines and keeps the allocation.
-    pub fn clear(&mut self) {
-        self.block.clear();
-        self.lines.clear();
-        self.present = 0;
-    }
-
     /// The value of the first line of `name`, in any case; no allocation.
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&[u8]> {
         let name = name.as_ref();
@@ -192,11 +183,6 @@ impl Fields {
         &self.block
     }
 
-    /// The block in its own exact allocation, for storing.
-    pub fn block(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.block)
-    }
-
     fn name(&self, line: &Line) -> &[u8] {
         &self.block[line.name_start as usize..][..usize::from(line.name_len)]
     }
@@ -223,7 +209,7 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Fields {
     }
 }
 
-/// The lines of a block made by [`Fields::block`], read without building [`Fields`].
+/// The lines of a block made by [`Fields::as_block`], read without building [`Fields`].
 pub fn lines_of(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = block;
     std::iter::from_fn(move || {
@@ -237,7 +223,7 @@ pub fn lines_of(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The first value of `name` in a block made by [`Fields::block`].
+/// The first value of `name` in a block made by [`Fields::as_block`].
 pub fn value_in<'a>(block: &'a [u8], name: &str) -> Option<&'a [u8]> {
     lines_of(block)
         .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes()))
@@ -263,6 +249,36 @@ pub const fn is_tchar(byte: u8) -> bool {
             | b'|'
             | b'~'
     ) || byte.is_ascii_alphanumeric()
+}
+
+/// Whether `byte` is one of the control characters that RFC 9110 §5.5 calls invalid or dangerous in a value; HTAB is allowed.
+pub const fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+/// Whether `name` is one of `names`, in any case.
+pub fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Appends `value` in decimal. Faster than `core::fmt`, which a line of the log would enter a dozen times.
+pub fn write_decimal(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// The last `N` hex digits of `value`, in lower case; `N` is 32 at most.
+pub fn hex<const N: usize>(value: u128) -> [u8; N] {
+    std::array::from_fn(|place| b"0123456789abcdef"[(value >> (4 * (N - 1 - place))) as usize & 15])
 }
 
 /// `value` without leading and trailing SP and HTAB (OWS, RFC 9110 §5.6.3).
@@ -313,6 +329,17 @@ mod tests {
             assert_eq!(fields.append(name, "v"), Err(BadField::Name), "{name:?}");
         }
         assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for value in [0, 9, 10, 4096, u64::MAX] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, value);
+            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+            assert_eq!(hex::<16>(value.into())[..], *format!("{value:016x}").as_bytes());
+        }
+        assert_eq!(hex(u128::MAX - 1), *b"fffffffffffffffffffffffffffffffe");
     }
 
     #[test]

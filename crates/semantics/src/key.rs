@@ -27,6 +27,7 @@
 //! (see [`has_dot_segment`]); letter case of the path; `?` with nothing behind it and no `?`; spellings in the query.
 
 use crate::Fields;
+use crate::fields::{is_one_of, write_decimal};
 use siphasher::sip128::SipHasher13;
 use std::borrow::Cow;
 
@@ -71,10 +72,6 @@ pub struct KeyRecipe {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeySeed(pub [u8; 16]);
 
-/// The hash of a key text. Two texts with one hash do not happen (128 bits, secret seed).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub u128);
-
 /// What kind of screen asks, as far as the request tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
@@ -88,9 +85,9 @@ pub enum Device {
 
 // --- The key ---
 
-/// SipHash-1-3 with 128 bits of `text` under `seed`. Allocates nothing.
-pub fn hash(seed: &KeySeed, text: &[u8]) -> Key {
-    Key(SipHasher13::new_with_key(&seed.0).hash(text).as_u128())
+/// SipHash-1-3 with 128 bits of `text` under `seed`: two texts with one hash do not happen. Allocates nothing.
+pub fn hash(seed: &KeySeed, text: &[u8]) -> u128 {
+    SipHasher13::new_with_key(&seed.0).hash(text).as_u128()
 }
 
 /// Appends the key text of a request to `out`. The caller clears and reuses `out`; with the default recipe nothing
@@ -275,12 +272,6 @@ impl Device {
     }
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
 impl std::fmt::Debug for KeySeed {
     /// Does not print the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -294,19 +285,10 @@ impl std::fmt::Debug for KeySeed {
 pub(crate) fn write_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     write(out);
-    let mut length = out.len() - start;
-    let mut digits = [b':'; 21];
-    let mut first = 20;
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (length % 10) as u8;
-        length /= 10;
-        if length == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[first..=20]);
-    out[start..].rotate_right(21 - first);
+    let end = out.len();
+    write_decimal(out, (end - start) as u64);
+    out.push(b':');
+    out[start..].rotate_left(end - start);
 }
 
 /// Appends a sized value and the line's end, or `absent`: an absent header and an empty one are different requests.
@@ -322,7 +304,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, present: bool, write: impl FnOnce(&
 /// Appends all lines of `name` as one list without the white space around its commas (RFC 9111 §4.1). Fields known
 /// not to be lists are joined as they are. Empty members stay: nothing is known of an unknown field's syntax.
 pub(crate) fn write_combined(out: &mut Vec<u8>, name: &str, fields: &Fields) {
-    if !SINGLE_VALUED.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+    if !is_one_of(name.as_bytes(), SINGLE_VALUED) {
         return crate::list::write_joined(out, fields.get_all(name));
     }
     for (index, value) in fields.get_all(name).enumerate() {

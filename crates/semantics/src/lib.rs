@@ -31,7 +31,7 @@ pub mod why;
 pub use directives::RequestDirectives;
 pub use fields::Fields;
 pub use freshness::{Facts, Flags, LifetimeSource};
-pub use key::{Key, KeyRecipe, KeySeed};
+pub use key::{KeyRecipe, KeySeed};
 pub use policy::{Heuristic, Policy, RequestCacheControl, SetCookie};
 pub use reuse::{Assessment, Reuse, StaleOn, decide_reuse};
 pub use storing::{Refusal, StoreRequest, decide_store};

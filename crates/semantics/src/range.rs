@@ -261,6 +261,14 @@ pub fn last_modified_is_strong(response: &Fields) -> bool {
     }
 }
 
+/// What If-Range may name of a response: its ETag, or Last-Modified where it has none; `None` unless that is strong (§13.1.5).
+pub fn strong_validator(response: &Fields) -> Option<&[u8]> {
+    match response.contains("etag") {
+        true => strong_etag(response),
+        false => response.get("last-modified").filter(|_| last_modified_is_strong(response)),
+    }
+}
+
 // --- Content-Range ---
 
 /// A Content-Range in bytes (§14.4). `Display` writes it.
@@ -508,15 +516,8 @@ pub fn may_combine(
         (Some(stored), Some(new)) => stored == new,
         _ => true,
     };
-    let same_validator = if stored.contains("etag") || new.contains("etag") {
-        strong_etag(stored).is_some() && strong_etag(stored) == strong_etag(new)
-    } else {
-        stored.contains("last-modified")
-            && stored.get("last-modified") == new.get("last-modified")
-            && last_modified_is_strong(stored)
-            && last_modified_is_strong(new)
-    };
-    lengths_agree && same_validator
+    let validator = strong_validator(stored);
+    lengths_agree && validator.is_some() && validator == strong_validator(new)
 }
 
 /// What to ask the origin for, to complete what is held.
@@ -538,13 +539,7 @@ pub fn rest_after(held_bytes: u64, complete_len: Option<u64>, stored: &Fields) -
     if held_bytes == 0 || complete_len.is_some_and(|len| held_bytes >= len) {
         return None;
     }
-    let if_range = match strong_etag(stored) {
-        Some(tag) => Some(tag.to_vec()),
-        None if !stored.contains("etag") && last_modified_is_strong(stored) => {
-            stored.get("last-modified").map(<[u8]>::to_vec)
-        }
-        None => None,
-    };
+    let if_range = strong_validator(stored).map(<[u8]>::to_vec);
     Some(Completion { range: format!("bytes={held_bytes}-"), if_range })
 }
 

@@ -19,21 +19,6 @@ pub const COUNT_MAX: usize = 256;
 /// Most bytes of one surrogate key; a longer one is dropped. 1024 is what CDNs accept for one key.
 pub const BYTES_MAX: usize = 1024;
 
-/// The limits of one site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TagLimits {
-    /// Most keys per response.
-    pub count_max: usize,
-    /// Most bytes per key.
-    pub bytes_max: usize,
-}
-
-impl Default for TagLimits {
-    fn default() -> Self {
-        TagLimits { count_max: COUNT_MAX, bytes_max: BYTES_MAX }
-    }
-}
-
 /// The secret of tag hashes, 16 bytes of chance, the same for storing and purging.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TagSeed(pub [u8; 16]);
@@ -81,16 +66,14 @@ pub fn surrogate_keys(response: &Fields) -> impl Iterator<Item = Cow<'_, [u8]>> 
     spaced.chain(listed).map(trim).filter(|tag| !tag.is_empty()).map(Cow::Borrowed).chain(groups)
 }
 
-/// The hashes of a response's surrogate keys, within `limits`. Allocates nothing for a response without any.
-pub fn tags_of(response: &Fields, seed: &TagSeed, limits: TagLimits) -> Tags {
+/// The hashes of a response's surrogate keys, within [`COUNT_MAX`] and [`BYTES_MAX`]. Allocates nothing for a response without any.
+pub fn tags_of(response: &Fields, seed: &TagSeed) -> Tags {
     let mut tags = Tags::default();
     for tag in surrogate_keys(response) {
         let hash = tag_hash(seed, &tag);
         match tags.hashes.binary_search(&hash) {
             Ok(_) => {}
-            Err(_) if tag.len() > limits.bytes_max || tags.hashes.len() >= limits.count_max => {
-                tags.dropped += 1
-            }
+            Err(_) if tag.len() > BYTES_MAX || tags.hashes.len() >= COUNT_MAX => tags.dropped += 1,
             Err(place) => tags.hashes.insert(place, hash),
         }
     }
@@ -131,7 +114,7 @@ mod tests {
     #[test]
     fn hashes_are_sorted_unique_and_within_limits() {
         let response: Fields = [("Surrogate-Key", "b a b"), ("Cache-Tag", "a")].into_iter().collect();
-        let tags = tags_of(&response, &SEED, TagLimits::default());
+        let tags = tags_of(&response, &SEED);
         let mut expected = [tag_hash(&SEED, b"a"), tag_hash(&SEED, b"b")];
         expected.sort_unstable();
         assert_eq!((&tags.hashes[..], tags.dropped), (&expected[..], 0));
@@ -141,12 +124,14 @@ mod tests {
 
     #[test]
     fn keys_over_a_limit_are_dropped_and_counted() {
-        let response: Fields =
-            [("xkey", format!("{} {} a b c", "l".repeat(9), "m".repeat(8)))].into_iter().collect();
-        let tags = tags_of(&response, &SEED, TagLimits { count_max: 3, bytes_max: 8 });
-        assert_eq!((tags.hashes.len(), tags.dropped), (3, 2));
-        let repeated: Fields = [("xkey", "a ".repeat(1000))].into_iter().collect();
-        let tags = tags_of(&repeated, &SEED, TagLimits { count_max: 1, bytes_max: 8 });
-        assert_eq!((tags.hashes.len(), tags.dropped), (1, 0));
+        let check = |keys: &[String], expected| {
+            let response: Fields = keys.iter().map(|key| ("xkey", key)).collect();
+            let tags = tags_of(&response, &SEED);
+            assert_eq!((tags.hashes.len(), tags.dropped), expected);
+        };
+        check(&["l".repeat(BYTES_MAX + 1), "m".repeat(BYTES_MAX)], (1, 1));
+        let many: Vec<String> = (0..=COUNT_MAX).map(|key| key.to_string()).collect();
+        check(&many, (COUNT_MAX, 1));
+        check(&[&many[..COUNT_MAX], &many[..COUNT_MAX]].concat(), (COUNT_MAX, 0));
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! `tracestate` is not looked at: it goes on as it came, with a `traceparent` that is continued, and is taken off with one that is not.
 
+use crate::fields;
+
 /// The name of the field.
 pub const TRACEPARENT: &str = "traceparent";
 /// What goes with it.
@@ -54,10 +56,10 @@ impl TraceParent {
     /// Writes a value, in version 00.
     pub fn text(&self) -> [u8; LENGTH] {
         let mut text = [b'-'; LENGTH];
-        write_hex(&mut text[..2], 0);
-        write_hex(&mut text[3..35], self.trace_id);
-        write_hex(&mut text[36..52], u128::from(self.parent_id));
-        write_hex(&mut text[53..], u128::from(u8::from(self.is_sampled)));
+        text[..2].copy_from_slice(&fields::hex::<2>(0));
+        text[3..35].copy_from_slice(&fields::hex::<32>(self.trace_id));
+        text[36..52].copy_from_slice(&fields::hex::<16>(self.parent_id.into()));
+        text[53..].copy_from_slice(&fields::hex::<2>(self.is_sampled.into()));
         text
     }
 }
@@ -72,14 +74,6 @@ fn hex(digits: &[u8]) -> Option<u128> {
         };
         Some(number << 4 | u128::from(value))
     })
-}
-
-fn write_hex(out: &mut [u8], number: u128) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let places = out.len();
-    for (place, digit) in out.iter_mut().enumerate() {
-        *digit = DIGITS[(number >> (4 * (places - 1 - place))) as usize & 15];
-    }
 }
 
 #[cfg(test)]

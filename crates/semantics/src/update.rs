@@ -3,6 +3,7 @@
 //! [`crate::storing::strip_unstorable`] like any other.
 
 use crate::conditional::{Validators, is_same_weakly};
+use crate::fields::is_one_of;
 use crate::{Fields, hop};
 
 /// Whether a 304 is about the stored response.
@@ -33,7 +34,7 @@ pub fn confirms(stored: &Fields, not_modified: &Fields) -> bool {
 pub fn merge_304(stored: &Fields, not_modified: &Fields) -> Fields {
     let mut news = not_modified.clone();
     hop::strip_hop_by_hop(&mut news);
-    news.retain(|name, _| !describes_bytes(name));
+    news.retain(|name, _| !is_one_of(name, &["content-length", "content-encoding", "content-range"]));
     let mut merged = stored.clone();
     merged.retain(|name, _| {
         !name.eq_ignore_ascii_case(b"age") && !name.eq_ignore_ascii_case(b"date") && !news.contains(name)
@@ -42,12 +43,6 @@ pub fn merge_304(stored: &Fields, not_modified: &Fields) -> Fields {
         merged.append_unchecked(name, value);
     }
     merged
-}
-
-fn describes_bytes(name: &[u8]) -> bool {
-    ["content-length", "content-encoding", "content-range"]
-        .iter()
-        .any(|about| about.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// What an answer to HEAD says about the stored answer to GET with the same key.

@@ -332,18 +332,6 @@ impl Encodings {
     pub const fn as_str(self) -> &'static str {
         ENCODINGS[self.bits as usize]
     }
-
-    /// Whether a response with this Content-Encoding (one coding, any case) may be sent. Unknown codings may not.
-    pub fn accepts(self, coding: &[u8]) -> bool {
-        let bit = match coding {
-            _ if coding.eq_ignore_ascii_case(b"identity") || coding.is_empty() => return self.bits & 8 == 0,
-            _ if coding.eq_ignore_ascii_case(b"zstd") => 1,
-            _ if coding.eq_ignore_ascii_case(b"br") => 2,
-            _ if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") => 4,
-            _ => return false,
-        };
-        self.bits & bit != 0
-    }
 }
 
 // --- Accept-Language ---

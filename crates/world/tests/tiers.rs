@@ -173,7 +173,7 @@ fn a_shield_that_dies_in_the_middle_of_a_body_costs_one_more_fetch_and_no_visito
                 .status()
                 .origins
                 .iter()
-                .any(|at| at.origin.starts_with("http") && at.attempts > 0)
+                .any(|at| at.name.starts_with("http") && at.counts.attempts > 0)
         };
         wait_until("the shield has asked", || owner.iter().any(|node| counts(node)));
         let dies = if counts(owner[0]) { owner[0] } else { owner[1] };

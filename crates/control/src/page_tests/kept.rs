@@ -324,11 +324,7 @@ pub(super) async fn forget(journal: &dyn Journal, name: &str, by: &str) -> Resul
             return Ok(true);
         } else {
             test.let_go(test.days.keys().copied().collect::<Vec<_>>());
-            let mut commit = Commit {
-                expect: vec![(test_cell(name), version)],
-                cells: vec![(test_cell(name), Some(cells::value(&test)?))],
-                record: None,
-            };
+            let mut commit = Commit::swap(test_cell(name), version, Some(cells::value(&test)?));
             audit::note(&mut commit, by, "page-test.forget", name, None)?;
             cells::commit(journal, commit).await.map(|_| is_known = true)
         };
@@ -368,11 +364,7 @@ async fn sweep_test(journal: &dyn Journal, name: &str, oldest: i64) -> Result<()
     let old: Vec<i64> = test.days.range(..oldest).map(|(day, _)| *day).collect();
     if !old.is_empty() {
         test.let_go(old);
-        let commit = Commit {
-            expect: vec![(test_cell(name), version)],
-            cells: vec![(test_cell(name), Some(cells::value(&test)?))],
-            record: None,
-        };
+        let commit = Commit::swap(test_cell(name), version, Some(cells::value(&test)?));
         cells::commit(journal, commit).await?;
     }
     finish(journal, name).await

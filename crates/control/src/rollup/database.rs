@@ -138,6 +138,7 @@ impl Database {
         Ok(Database { connection, lives, rolled })
     }
 
+    #[cfg(feature = "measure")]
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -255,7 +255,7 @@ pub(super) fn budget_json(budget: &BudgetStatus) -> Value {
     let pair = |amount: Amount| json!({ "requests_per_second": amount.requests_per_second, "in_flight": amount.in_flight });
     json!({
         "site": budget.site,
-        "origin": budget.origin,
+        "origin": *budget.origin,
         "total": pair(budget.total),
         "allowed": pair(budget.allowed),
         "used": pair(budget.used),
@@ -275,11 +275,11 @@ fn status_json(
     let requests = Outcome::ALL.iter().map(|&outcome| (outcome.as_str(), totals.requests_of(outcome)));
     let origins = status.origins.iter().map(|origin| {
         json!({
-            "origin": origin.origin,
-            "health": origin.health,
-            "breaker": origin.breaker,
-            "attempts": origin.attempts,
-            "failures": origin.failures,
+            "origin": *origin.name,
+            "health": origin.health.as_str(),
+            "breaker": origin.breaker.as_str(),
+            "attempts": origin.counts.attempts,
+            "failures": origin.counts.failures,
         })
     });
     let budgets = status.budgets.iter().map(budget_json);

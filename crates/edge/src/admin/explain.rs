@@ -73,7 +73,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
         let all = handle.budgets();
         let of_rule = all.iter().filter(|budget| {
             *budget.site == *site.name
-                && rule.origin.origins.iter().any(|origin| origin.url() == budget.origin)
+                && rule.origin.origins.iter().any(|origin| origin.url() == *budget.origin)
         });
         let budgets: Vec<Value> = of_rule.map(budget_json).collect();
         explanation["budget"] = json!({ "content": content, "origins": budgets });
@@ -100,7 +100,7 @@ pub(super) fn explain(handle: &Handle, question: &Question) -> Result<Value, Pro
     }
     explanation["key"] = String::from_utf8_lossy(&text).lines().collect();
     // Before the look-up, which may take out what has been purged.
-    let primary = hash(&shared.seed, &text).0;
+    let primary = hash(&shared.seed, &text);
     let entry = shared.store.peek(primary);
     let mut from_disk = Vec::new();
     let found = loop {

@@ -28,7 +28,7 @@ use semantics::{Facts, Fields};
 use store::Insertion;
 
 use super::{coders, copy_key};
-use crate::object::{BLOCK_BYTES, Item, Object, Stored, WholeBody};
+use crate::object::{BLOCK_BYTES, Item, Object, Stored};
 use crate::tiering::{self, SLICE_BYTES};
 use crate::worker::Shared;
 
@@ -250,7 +250,7 @@ fn prepare(shared: &Shared, asked: Asked) -> Option<Task> {
     let start = text.len();
     object.read_into(&mut text)?;
     let digest = match object.copies.digest() {
-        0 => hash(&shared.seed, &text).0,
+        0 => hash(&shared.seed, &text),
         known => known,
     };
     object.copies.set_digest(digest);
@@ -298,12 +298,9 @@ fn store(shared: &Shared, asked: &Asked, object: &Object, digest: u128, encoded:
     let key = copy_key(digest, asked.form);
     let head: Fields = [("Content-Encoding", asked.form.coding().as_str())].into_iter().collect();
     let facts = Facts { status: 200, ..object.facts };
-    let body = match encoded.len() {
-        ..=BLOCK_BYTES => WholeBody::Contiguous(vec![encoded.clone()]),
-        len => WholeBody::Blocks(blocks_of(&encoded), len as u64),
-    };
+    let body = blocks_of(&encoded);
     let pages = shared.pages.as_ref();
-    let copy = Object::new(Stored::whole(facts, object.position(), Vec::new(), &head, body, pages));
+    let copy = Object::new(Stored::whole(facts, object.position(), Vec::new(), &head, &body, pages));
     if !insert(shared, key, &copy) {
         return;
     }

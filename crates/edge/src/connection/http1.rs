@@ -187,7 +187,7 @@ impl Connection<'_> {
             Err(bad) => Err(Refusal::of_head(bad)),
         };
         self.reader.buffer.drain(..end);
-        let crate::intake::Intake { request, framing, keep_alive, expects_continue } = match parsed {
+        let crate::intake::Intake { request, framing, keep_alive } = match parsed {
             Ok(intake) => intake,
             Err(refusal) => {
                 self.refuse(refusal).await?;
@@ -214,7 +214,7 @@ impl Connection<'_> {
                 }
             };
         }
-        Box::pin(self.respond_with_upload(&request, framing, expects_continue, after)).await
+        Box::pin(self.respond_with_upload(&request, framing, after)).await
     }
 
     /// Hands the connection to the origin, if that agrees to change the protocol; else answers with what it said.
@@ -302,7 +302,6 @@ impl Connection<'_> {
         &mut self,
         request: &Rc<Request>,
         framing: Framing,
-        expects_continue: bool,
         after: After,
     ) -> Result<After, Gone> {
         let begun = match too_long(&self.worker, request, framing) {
@@ -318,7 +317,7 @@ impl Connection<'_> {
                 return Ok(After::Close);
             }
         };
-        if expects_continue
+        if request.expects_continue
             && request.protocol == Protocol::Http11
             && self.writer.write(&self.worker, b"HTTP/1.1 100 Continue\r\n\r\n", &[]).await.is_err()
         {

@@ -18,7 +18,7 @@ use crate::answer::{ContentRange as Described, OriginNote};
 use crate::flight::{Arriving, End, FAILURE_HOLD_MS, Fill, Landing, Pilot};
 use crate::in_flight::{For, SMALL_BYTES, UNREAD_BYTES_MAX, arrived, fill_bytes};
 use crate::lookup::{self, Place};
-use crate::object::{Object, Parts, Sliced, Stored, WholeBody};
+use crate::object::{Object, Parts, Sliced, Stored};
 use crate::origin::{FetchError, OriginResponse};
 use crate::request::Method;
 use crate::serve;
@@ -82,7 +82,7 @@ impl Job {
             is_wider: self.exact_range().is_some(),
             leads_to_disk: sliced.is_some()
                 && self.request.method == Method::Get
-                && tiering::has_strong_validator(&head),
+                && range::strong_validator(&head).is_some(),
             sliced: sliced.map(|sliced| (shared.clone(), sliced)),
             head,
             body: Arriving::new(&shared.in_flight),
@@ -125,7 +125,7 @@ impl Job {
             .filter(|_| may_be_followed)
             .map(|(shared, sliced)| slices::register(shared, sliced.id, shape.start(), fill));
         // A head to which the rest can be fetched need not wait for it.
-        let head_is_stored = kept.is_none() && tiering::has_strong_validator(&fill.head);
+        let head_is_stored = kept.is_none() && range::strong_validator(&fill.head).is_some();
         if head_is_stored {
             self.store_in_slices(fill);
         }
@@ -176,7 +176,7 @@ impl Job {
         }
         fill.end(End::Complete);
         let sliced = |id| Sliced { id, key: fill.key, len: fill.progress().bytes };
-        let on_disk = to_disk.finish(kept.is_some(), tiering::has_strong_validator(&fill.head));
+        let on_disk = to_disk.finish(kept.is_some(), range::strong_validator(&fill.head).is_some());
         match (self.finished(fill, &shape), on_disk) {
             (Some(stored), OnDisk::Slices(id)) => {
                 self.store(&fill.head, &Object::new(stored), DiskCopy::Slices(sliced(id)));
@@ -184,7 +184,7 @@ impl Job {
             (Some(stored), on_disk) => {
                 let copy = match (on_disk, stored.parts(), fill.whole_body()) {
                     (_, Some(_), _) => DiskCopy::AsItIs,
-                    (OnDisk::NotYet, None, Some(body)) => DiskCopy::Body(tiering::pieces_of(&body)),
+                    (OnDisk::NotYet, None, Some(body)) => DiskCopy::Body(body),
                     (_, None, _) => DiskCopy::Nothing,
                 };
                 self.store(&fill.head, &Object::new(stored), copy);
@@ -217,25 +217,19 @@ impl Job {
             Shape::Whole { length } | Shape::Rest { length, .. } => ((*length)?, *length),
         };
         let start = shape.start() + fill.progress().bytes;
-        if *resumed >= RESUMED_MAX || !tiering::has_strong_validator(&fill.head) || start >= end {
+        if *resumed >= RESUMED_MAX || range::strong_validator(&fill.head).is_none() || start >= end {
             return None;
         }
         *resumed += 1;
         self.worker.observer.hop_ended(told.hop, HopEnd::Broken);
         let wanted = Span::new(start, end - 1)?;
-        let validator = fill.head.get("etag").or_else(|| fill.head.get("last-modified"));
         let rest = Job {
             worker: self.worker.clone(),
             request: self.request.clone(),
             at: self.at.clone(),
             text: Vec::new(),
             stale: None,
-            range: Some(RangeWanted {
-                value: format!("bytes={start}-{}", end - 1).into_bytes(),
-                asked: None,
-                if_range: validator.map(<[u8]>::to_vec),
-                completes: None,
-            }),
+            range: Some(RangeWanted::part(wanted, &fill.head)),
             told: None,
             askers: self.askers.clone(),
             ..*self
@@ -261,7 +255,9 @@ impl Job {
             ToDisk::Slices { id, cutter, is_long }
         };
         match &fill.sliced {
-            Some((_, sliced)) if tiering::has_strong_validator(&fill.head) => (cut(sliced.id, true), None),
+            Some((_, sliced)) if range::strong_validator(&fill.head).is_some() => {
+                (cut(sliced.id, true), None)
+            }
             None if !self.is_kept => (ToDisk::Nothing, None),
             None if shape.length().is_some() || shared.disks.is_empty() => (ToDisk::AsOne, None),
             sliced => match slices::alone(shared, fill.key) {
@@ -283,7 +279,7 @@ impl Job {
     fn break_off(&self, pilot: &Pilot, fill: &Fill, to_disk: ToDisk<'_>, why: Why) {
         self.finish(pilot, false);
         fill.end(End::Broken(why));
-        if to_disk.break_off() && tiering::has_strong_validator(&fill.head) {
+        if to_disk.break_off() && range::strong_validator(&fill.head).is_some() {
             self.store_in_slices(fill);
         }
     }
@@ -311,14 +307,11 @@ impl Job {
                 fill.position,
                 fill.tags.clone(),
                 &fill.head,
-                body,
+                &body,
                 pages,
             ));
         };
-        let content = match body {
-            WholeBody::Contiguous(pieces) => pieces.concat(),
-            WholeBody::Blocks(blocks, _) => blocks.concat(),
-        };
+        let content = body.concat();
         let asked = self.range.as_ref().map(|range| range.value.as_slice());
         let part = Part::of(asked, range.to_string().as_bytes(), *length)?;
         let mut parts = Parts { complete_len: part.complete_len(), runs: Vec::new(), lone: None };
@@ -354,7 +347,7 @@ impl Job {
             return;
         }
         let (shared, position) = (&self.worker.shared, stored.position());
-        let primary = hash(&shared.seed, &self.text).0;
+        let primary = hash(&shared.seed, &self.text);
         let is_outdated = || shared.epochs.of(primary) != self.epoch;
         if is_outdated() || lookup::is_gone(shared, &self.at, &self.request, stored) {
             // What has come since must not be overwritten by what is older than an invalidation.

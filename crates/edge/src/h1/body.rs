@@ -158,7 +158,7 @@ fn take_line<'a>(rest: &mut &'a [u8], max: usize) -> Result<Option<&'a [u8]>, Ba
                 return Err(BadBody("a line of the chunked coding ends with LF without CR"));
             };
             *rest = &rest[lf + 1..];
-            if line.iter().any(|&byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
+            if line.iter().any(|&byte| semantics::fields::is_control(byte)) {
                 return Err(BadBody("a line of the chunked coding has a control byte"));
             }
             Ok(Some(line))

@@ -2,7 +2,7 @@
 //! judged in [`crate::intake`].
 
 use semantics::Fields;
-use semantics::fields::is_tchar;
+use semantics::fields::{is_control, is_tchar};
 
 use super::qpack::Section;
 
@@ -73,7 +73,7 @@ fn check(name: &[u8], value: &[u8]) -> Result<(), Malformed> {
     if name.is_empty() || !name.iter().all(|&byte| is_tchar(byte) && !byte.is_ascii_uppercase()) {
         return Err("a field name has a byte that it must not have");
     }
-    if value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+    if value.iter().any(|&byte| is_control(byte)) {
         return Err("a field value has a control byte");
     }
     Ok(())

@@ -16,7 +16,7 @@ use store::disk::{DiskStats, Health};
 use super::Handle;
 use crate::compress::encoder::Counts;
 use crate::listen;
-use crate::origin::BudgetReport;
+use crate::origin::BudgetStatus;
 use crate::sockets::Kind;
 use crate::tls::Certificate;
 
@@ -85,7 +85,7 @@ impl Handle {
     }
 }
 
-fn budget_reading(report: BudgetReport) -> BudgetReading {
+fn budget_reading(report: BudgetStatus) -> BudgetReading {
     let pair = |amount: Amount| [amount.requests_per_second, amount.in_flight].map(u64::from);
     BudgetReading {
         site: report.site.into(),

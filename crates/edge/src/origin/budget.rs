@@ -141,25 +141,27 @@ impl GivenUp {
     }
 }
 
-/// A budget for metrics and for people.
+/// The budget of one site at one origin, for metrics and for people.
 #[derive(Clone, Debug)]
-pub(crate) struct BudgetReport {
-    pub(crate) site: Box<str>,
-    pub(crate) origin: Arc<str>,
+pub struct BudgetStatus {
+    /// The site.
+    pub site: Box<str>,
+    /// The origin's URL.
+    pub origin: Arc<str>,
     /// What all nodes together may use.
-    pub(crate) total: Amount,
+    pub total: Amount,
     /// What this node may use now.
-    pub(crate) allowed: Amount,
+    pub allowed: Amount,
     /// What it uses: requests of the last second, and in flight.
-    pub(crate) used: Amount,
-    /// Requests that wait.
-    pub(crate) waiting: u64,
+    pub used: Amount,
+    /// Requests that wait for their turn.
+    pub waiting: u64,
     /// How often what they wait for has been asked for.
-    pub(crate) askers: u64,
-    /// Requests that were refused, since the budget was configured.
-    pub(crate) refused: u64,
+    pub askers: u64,
+    /// Requests that had none in time, since the budget was configured.
+    pub refused: u64,
     /// Answers that were ended, because less was allowed for too long.
-    pub(crate) ended: u64,
+    pub ended: u64,
 }
 
 impl Budget {
@@ -372,12 +374,12 @@ impl Budget {
         self.inner.lock().gate.open(self.clock.monotonic_ms());
     }
 
-    pub(super) fn report(&self) -> BudgetReport {
+    pub(super) fn report(&self) -> BudgetStatus {
         let now = self.clock.monotonic_ms();
         let mut inner = self.inner.lock();
         inner.refresh(now);
         let used = Amount { requests_per_second: inner.gate.in_window(now), in_flight: inner.gate.running() };
-        BudgetReport {
+        BudgetStatus {
             site: inner.policy.site.clone(),
             origin: self.origin.clone(),
             total: inner.policy.total,

@@ -19,13 +19,13 @@ use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use semantics::Wall;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::budget::{Budget, BudgetReport};
+use super::budget::{Budget, BudgetStatus};
 use super::connect::Endpoint;
 use super::error::{FetchError, FetchErrorKind, Sent};
 use super::tls::{Trust, client_config};
-use super::turns::{Heard, Turns};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::tiers::Certified;
 
@@ -48,15 +48,14 @@ pub(crate) struct OriginsShared {
     are_leased: bool,
     /// What of budgets is this process's, before and after another one.
     pub(super) turns: Arc<Turns>,
-    /// What those say.
-    pub(super) words: Mutex<Option<mpsc::Receiver<Heard>>>,
     /// Tells the prober that the set has changed.
     pub(super) changed: Notify,
 }
 
 impl OriginsShared {
-    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins.
-    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr]) -> Self {
+    /// No origins yet; `clock` is the edge's, `sources` are the addresses from which it connects to origins, `are_leased` is
+    /// whether control grants what may be used of budgets.
+    pub(crate) fn new(clock: Clock, certified: Arc<Certified>, sources: &[IpAddr], are_leased: bool) -> Self {
         OriginsShared {
             clock,
             certified,
@@ -65,16 +64,10 @@ impl OriginsShared {
             retired: RwLock::default(),
             next_id: AtomicU64::new(0),
             budgets: RwLock::default(),
-            are_leased: false,
+            are_leased,
             turns: Arc::default(),
-            words: Mutex::default(),
             changed: Notify::new(),
         }
-    }
-
-    /// Whether control grants what may be used of budgets.
-    pub(crate) fn leased(self, are_leased: bool) -> Self {
-        OriginsShared { are_leased, ..self }
     }
 
     /// Takes note of the origins of a new configuration and forgets those that are no longer in it. What is known
@@ -132,14 +125,14 @@ impl OriginsShared {
     }
 
     /// What is known about each origin, for metrics and for people; in no order.
-    pub(crate) fn report(&self) -> Vec<OriginReport> {
+    pub(crate) fn report(&self) -> Vec<OriginStatus> {
         let now = self.now();
         self.all().iter().map(|state| state.report(now)).collect()
     }
 
     /// The budgets, for metrics and for people; by site and origin.
-    pub(crate) fn budgets(&self) -> Vec<BudgetReport> {
-        let mut reports: Vec<BudgetReport> =
+    pub(crate) fn budgets(&self) -> Vec<BudgetStatus> {
+        let mut reports: Vec<BudgetStatus> =
             self.all_budgets().iter().map(|budget| budget.report()).collect();
         reports.sort_by(|one, other| (&one.site, &one.origin).cmp(&(&other.site, &other.origin)));
         reports
@@ -223,7 +216,7 @@ impl OriginsShared {
         // Reads files, so it is made outside the lock; another worker's may win.
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let quota = group.budget.as_ref().map(|policy| self.budget(policy, origin));
-        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone()).within(quota);
+        let made = OriginState::new(id, origin, group, &self.certified, self.sources.clone(), quota);
         let made = Arc::new(made);
         let mut states = self.states.write();
         let of_origin = states.entry(origin.clone()).or_default();
@@ -327,6 +320,7 @@ impl OriginState {
         group: &OriginGroup,
         certified: &Arc<Certified>,
         sources: Arc<[IpAddr]>,
+        quota: Option<Arc<Budget>>,
     ) -> Self {
         OriginState {
             id,
@@ -335,7 +329,7 @@ impl OriginState {
             name: origin.url().into(),
             settings: origin.clone(),
             probe: group.probe.clone(),
-            quota: None,
+            quota,
             counters: Counters::default(),
             open: Gauge::default(),
             idle: Gauge::default(),
@@ -348,11 +342,6 @@ impl OriginState {
             budget: Mutex::new(RetryBudget::new(group.retry)),
             retired: AtomicBool::new(false),
         }
-    }
-
-    /// Within this budget.
-    fn within(self, quota: Option<Arc<Budget>>) -> Self {
-        OriginState { quota, ..self }
     }
 
     /// Whether no configuration names it any more.
@@ -421,12 +410,12 @@ impl OriginState {
         }
     }
 
-    fn report(&self, now: u64) -> OriginReport {
+    fn report(&self, now: u64) -> OriginStatus {
         let condition = self.condition.lock();
         let (health, breaker) = (condition.health.state(now), condition.breaker.state());
         drop(condition);
         let open = self.open.read();
-        OriginReport {
+        OriginStatus {
             name: self.name.clone(),
             health,
             breaker,
@@ -482,7 +471,7 @@ macro_rules! counters {
 
         /// An origin's counters since it was first configured.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub(crate) struct Counts { $($(#[doc = $doc])+ pub(crate) $name: u64,)* }
+        pub struct Counts { $($(#[doc = $doc])+ pub $name: u64,)* }
 
         impl Counters {
             fn read(&self) -> Counts {
@@ -556,17 +545,17 @@ impl Drop for Counted {
 
 /// One origin, for metrics and for people.
 #[derive(Clone, Debug)]
-pub(crate) struct OriginReport {
+pub struct OriginStatus {
     /// The origin's URL.
-    pub(crate) name: Arc<str>,
+    pub name: Arc<str>,
     /// What probes and requests say about it.
-    pub(crate) health: health::State,
+    pub health: health::State,
     /// Whether it is asked at all.
-    pub(crate) breaker: breaker::State,
+    pub breaker: breaker::State,
     /// Connections open now, idle ones included.
-    pub(crate) open: u64,
+    pub open: u64,
     /// Connections idle now; a shared HTTP/2 connection never counts as idle.
-    pub(crate) idle: u64,
+    pub idle: u64,
     /// Its counters.
-    pub(crate) counts: Counts,
+    pub counts: Counts,
 }

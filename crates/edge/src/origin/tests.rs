@@ -207,7 +207,7 @@ fn hasty(mut group: OriginGroup) -> OriginGroup {
 /// A worker's origins on a clock that the test moves.
 fn origins() -> (Origins, Clock) {
     let clock = Clock::manual(Wall::from_secs(1_000_000));
-    (Origins::new(Arc::new(OriginsShared::new(clock.clone(), Arc::default(), &[]))), clock)
+    (Origins::new(Arc::new(OriginsShared::new(clock.clone(), Arc::default(), &[], false))), clock)
 }
 
 fn get(target: &str) -> OriginRequest {

@@ -102,12 +102,6 @@ impl Turns {
 }
 
 impl OriginsShared {
-    /// Has it hear what the processes before and after this one say.
-    pub(crate) fn hearing(self, words: mpsc::Receiver<Heard>) -> Self {
-        *self.words.lock() = Some(words);
-        self
-    }
-
     /// There is a process before this one, which is to say what it has in flight. To be called before there are budgets.
     pub(crate) fn follow(&self) {
         self.turns.is_held.store(true, Ordering::SeqCst);
@@ -133,8 +127,7 @@ impl OriginsShared {
     }
 
     /// Does what the processes before and after this one say; never ends while they may. One task in the process runs it.
-    pub(crate) async fn hear(self: Arc<Self>) {
-        let Some(mut words) = self.words.lock().take() else { return };
+    pub(crate) async fn hear(self: Arc<Self>, mut words: mpsc::Receiver<Heard>) {
         while let Some(heard) = words.recv().await {
             match heard {
                 Heard::Before(word) => self.hear_before(word),

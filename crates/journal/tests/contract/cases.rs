@@ -173,11 +173,7 @@ pub(crate) async fn of_writers_who_knew_the_same_one_wins(place: Place) {
 
 pub(crate) async fn a_version_never_comes_twice(place: Place) {
     let journal = place.open_one().await;
-    let remove = |version| Commit {
-        expect: vec![("a".into(), version)],
-        cells: vec![("a".into(), None)],
-        record: None,
-    };
+    let remove = |version| Commit::swap("a", version, None);
     let mut seen = 0;
     for _ in 0..3 {
         let create = Commit { expect: vec![("a".into(), 0)], ..write("a", b"x") };

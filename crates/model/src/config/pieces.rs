@@ -82,7 +82,7 @@ pub(super) fn check_header_name(
 }
 
 pub(super) fn check_header_value(findings: &mut Findings<'_>, value: &str, span: &Span) -> Option<Box<str>> {
-    if value.len() > 4096 || value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+    if value.len() > 4096 || value.bytes().any(semantics::fields::is_control) {
         let message =
             "the header value has a line break or another control character, or is over 4096 bytes long";
         findings.error(span, message, "write it in one line");

@@ -1,9 +1,10 @@
 //! Lines as other networks write them, so that what reads theirs reads ours: Amazon CloudFront's standard log (33 fields, tab
 //! separated), and the names of Cloudflare's Logpush for HTTP requests (JSON).
 
+use semantics::fields::{hex, write_decimal};
 use semantics::{Outcome, Wall, Why};
 
-use super::{LineNames, Stamp, number, text, write_address, write_hex, write_number};
+use super::{LineNames, Stamp, number, text, write_address};
 use crate::event::Event;
 
 /// What a file of CloudFront's standard log begins with.
@@ -35,7 +36,7 @@ pub(crate) fn write_cloudfront(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Eve
     out.extend_from_slice(b"\t-\t");
     out.extend_from_slice(result.as_bytes());
     out.push(b'\t');
-    write_hex(out, event.request_id);
+    out.extend_from_slice(&hex::<16>(event.request_id.into()));
     field(out, event.host);
     out.extend_from_slice(if event.secure { b"\thttps" } else { b"\thttp" });
     number(out, b"\t", event.bytes_received);
@@ -129,7 +130,7 @@ pub(crate) fn write_logpush(out: &mut Vec<u8>, stamp: &mut Stamp, event: &Event<
     out.extend_from_slice(b"\",\"EdgeEndTimestamp\":\"");
     stamp.write_rfc3339(out, event.wall);
     out.extend_from_slice(b"\",\"RayID\":\"");
-    write_hex(out, event.request_id);
+    out.extend_from_slice(&hex::<16>(event.request_id.into()));
     out.extend_from_slice(b"\",\"ClientIP\":\"");
     write_address(out, event.client);
     out.extend_from_slice(b"\",\"ClientCountry\":\"");
@@ -190,5 +191,5 @@ impl Stamp {
 
 /// A number in decimal, for messages that are framed by their length.
 pub(crate) fn decimal(out: &mut Vec<u8>, value: u64) {
-    write_number(out, value);
+    write_decimal(out, value);
 }

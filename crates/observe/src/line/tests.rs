@@ -181,15 +181,6 @@ fn a_new_second_gets_a_new_text() {
 }
 
 #[test]
-fn numbers_are_written_in_full() {
-    for value in [0, 9, 10, 4096, u64::MAX] {
-        let mut out = Vec::new();
-        write_number(&mut out, value);
-        assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
-    }
-}
-
-#[test]
 fn cloudfronts_fields_are_33_and_hold_no_tab() {
     let mut out = Vec::new();
     let target = b"/a b\t%20.css?x=\"1\"";

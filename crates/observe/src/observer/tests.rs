@@ -40,7 +40,6 @@ pub(crate) fn event(site: Slot) -> Event<'static> {
             why: Why::Fresh,
             handling: Handling::Hit,
             ttl: Some(48),
-            key: None,
         },
         class: Class::Css,
         collapsed: false,

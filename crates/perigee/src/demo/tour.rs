@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use model::Draw;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::chance::Draw;
 use super::cluster::{Cluster, local, off_thread, prove};
 use super::map::{self, CITIES, POPS};
 use super::place::Ports;

@@ -16,10 +16,10 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use model::Draw;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::chance::Draw;
 use super::line::{Line, Uplink, carry};
 use super::map::{self, CITIES};
 use super::resolver::Resolvers;
@@ -81,7 +81,7 @@ pub(super) async fn come(scene: Rc<Scene>, per_second: f64, mut draw: Draw) {
             }
             None => true,
         });
-        let way = if draw.once_in(STRAIGHT_ONE_IN) { Way::Straight } else { Way::Cdn };
+        let way = if draw.below(STRAIGHT_ONE_IN) == 0 { Way::Straight } else { Way::Cdn };
         let draw = draw.fork();
         if there.get() >= VISITORS_MAX {
             scene.tally.gave_up();
@@ -161,11 +161,11 @@ impl Browser {
                 _ => 1 + self.draw.below(self.scene.shop.goods().len() as u64) as usize,
             };
             stays = self.load(&format!("/products/{number}")).await;
-            if self.draw.once_in(6) {
+            if self.draw.below(6) == 0 {
                 stays &= self.watch().await.is_ok();
             }
         }
-        if stays && self.draw.once_in(4) {
+        if stays && self.draw.below(4) == 0 {
             self.think().await;
             if self.buy().await.is_err() {
                 self.fail();

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use model::Draw;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 use tokio::net::{TcpListener, TcpStream};
@@ -188,17 +189,17 @@ struct Bottleneck {
     shape: Shape,
     /// When all that waits will have been sent.
     free: Option<Instant>,
-    chance: u64,
+    draw: Draw,
 }
 
 impl Bottleneck {
     fn new(shape: Shape, seed: u64) -> Bottleneck {
-        Bottleneck { shape, free: None, chance: seed }
+        Bottleneck { shape, free: None, draw: Draw(seed) }
     }
 
     /// `None` if it is lost: by chance, or because too much waits already.
     fn pass(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
-        if self.shape.loss > 0.0 && self.draw() < self.shape.loss {
+        if self.shape.loss > 0.0 && self.draw.unit() < self.shape.loss {
             return None;
         }
         let mut sent = now;
@@ -212,15 +213,6 @@ impl Bottleneck {
             self.free = Some(sent);
         }
         Some(sent + self.shape.round_trip / 2)
-    }
-
-    /// From 0 to 1, the same in every run (SplitMix64).
-    fn draw(&mut self) -> f64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

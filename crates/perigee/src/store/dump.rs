@@ -95,18 +95,9 @@ fn as_json(item: &Item) -> String {
 }
 
 /// Minutes since 1970 in UTC (RFC 3339).
-///
-/// Counts in years that begin in March, so that the leap day is a year's last day and the months before it follow one
-/// pattern of 153 days in five months.
 fn date(minutes: u32) -> String {
-    let (days, minute) = (minutes / 1440 + 719_468, minutes % 1440);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u32::from(month <= 2);
+    let (year, month, day) = semantics::date::civil_of(i64::from(minutes / 1440));
+    let minute = minutes % 1440;
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}Z", minute / 60, minute % 60)
 }
 

@@ -198,12 +198,12 @@ proptest! {
     #[test]
     fn what_is_accepted_is_what_is_told_the_origin(value in accept_encoding()) {
         let request: Fields = [("Accept-Encoding", value.as_str())].into_iter().collect();
-        let told = vary::Encodings::accepted_by(&request);
+        let told: Vec<&str> = vary::Encodings::accepted_by(&request).as_str().split(", ").collect();
         let accepted = Accepted::of(&request);
         for coding in Coding::ALL {
-            prop_assert_eq!(told.accepts(coding.as_str().as_bytes()), accepted.weight(coding) > 0);
+            prop_assert_eq!(told.contains(&coding.as_str()), accepted.weight(coding) > 0);
         }
-        prop_assert_eq!(told.accepts(b"identity"), !accepted.refuses_identity());
+        prop_assert_eq!(!told.contains(&"identity;q=0"), !accepted.refuses_identity());
     }
 
     #[test]

@@ -22,8 +22,7 @@ fn facts(status: u16) -> Facts {
 fn check(method: &str, request: &[(&str, &str)], stored: &[(&str, &str)], expected: Precondition) {
     let request: Fields = request.iter().copied().collect();
     let stored: Fields = stored.iter().copied().collect();
-    let block = stored.block();
-    for validators in [Validators::of(&stored), Validators::of_block(&block)] {
+    for validators in [Validators::of(&stored), Validators::of_block(stored.as_block())] {
         let found = evaluate_preconditions(&request, method, &validators, &facts(200), NOW);
         assert_eq!(found, expected, "{method} {request:?} {stored:?}");
     }

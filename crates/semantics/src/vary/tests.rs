@@ -170,12 +170,6 @@ fn accept_encoding_is_reduced_to_the_codings_that_are_known() {
     check("*;q=0", "identity;q=0");
     check("gzip;q=x, br", "br");
     assert_eq!(Encodings::accepted_by(&Fields::new()).as_str(), "identity");
-    let accepted = Encodings::accepted_by(&request(&[("Accept-Encoding", "gzip, br, identity;q=0")]));
-    for (coding, expected) in
-        [("br", true), ("GZIP", true), ("zstd", false), ("identity", false), ("deflate", false)]
-    {
-        assert_eq!(accepted.accepts(coding.as_bytes()), expected, "{coding}");
-    }
 }
 
 #[test]

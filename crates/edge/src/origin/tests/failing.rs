@@ -267,7 +267,7 @@ fn a_failing_origin_is_left_alone_until_a_probe_succeeds() {
 fn the_breaker_of_one_worker_is_the_breaker_of_all() {
     play(async {
         let clock = Clock::manual(Wall::default());
-        let shared = Arc::new(OriginsShared::new(clock, Arc::default(), &[]));
+        let shared = Arc::new(OriginsShared::new(clock, Arc::default(), &[], false));
         let (_socket, nobody) = refusing();
         let group = hasty(OriginGroup::of(nobody));
         let (one, other) = (Origins::new(shared.clone()), Origins::new(shared));

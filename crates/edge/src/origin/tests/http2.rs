@@ -159,7 +159,7 @@ fn another_edge_has_four_times_as_long_to_shake_hands_as_an_origin() {
         let certified = Certified::default();
         certified.replace(TierIdentity::new([own.clone()], vec![own], key.into()).unwrap());
         let clock = Clock::manual(Wall::from_secs(1_000_000));
-        let origins = Origins::new(Arc::new(OriginsShared::new(clock, Arc::new(certified), &[])));
+        let origins = Origins::new(Arc::new(OriginsShared::new(clock, Arc::new(certified), &[], false)));
         let authority = Authority::new("h2-never-shakes");
         let connect = Duration::from_millis(250);
         for (node, times) in [(None, 1..4), (Some("fra-2"), 4..8)] {

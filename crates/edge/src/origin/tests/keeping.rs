@@ -189,7 +189,7 @@ fn the_queue_for_connections_is_bounded_in_length_and_time() {
 
 #[test]
 fn states_last_as_long_as_a_configuration_names_their_origin() {
-    let shared = OriginsShared::new(Clock::manual(Wall::default()), Arc::default(), &[]);
+    let shared = OriginsShared::new(Clock::manual(Wall::default()), Arc::default(), &[], false);
     let [a, b, c] = ["http://a.example", "http://b.example", "http://c.example"]
         .map(|url| OriginGroup::of(Origin::parse(url).unwrap()));
     assert_eq!(shared.configure([&a, &b]), Vec::<String>::new());

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use crate::demo::chance::Draw;
+use model::Draw;
 
 /// How far the camera looks down: of a circle's depth, so much is seen as height.
 const TILT: f32 = 0.24;
@@ -166,7 +166,7 @@ fn speckled(seed: u64, angle: f32, at: f32) -> f32 {
     let cell =
         (column as i64 as u64).wrapping_mul(0x9e37_79b9) ^ (row as i64 as u64).wrapping_mul(0x85eb_ca6b);
     let mut draw = Draw(seed ^ cell);
-    if !draw.once_in(4) {
+    if draw.below(4) != 0 {
         return 0.0;
     }
     let (dx, dy) = (angle * 40.0 - column - draw.unit() as f32, at * 60.0 - row - draw.unit() as f32);
