@@ -101,6 +101,12 @@ impl Batches {
             _ => return Err(wrong()),
         };
         let (place, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        // Not repeated: what is before it may be secret.
+        if place.contains('@') {
+            return Err(
+                "the URL has a name or a password; exports and traces take an authorization_file".to_owned()
+            );
+        }
         let default = if is_tls { 443 } else { 80 };
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
@@ -137,7 +143,7 @@ impl Batches {
     /// Where it goes, without what may be secret in a query.
     pub(crate) fn place(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        format!("{}:{}{}", self.host, self.port, path.replace(['"', '\\'], "_"))
+        format!("{}:{}{path}", self.host, self.port)
     }
 
     /// One attempt.
@@ -290,6 +296,10 @@ mod tests {
     fn what_is_no_url_is_refused_at_the_start() {
         for wrong in ["ftp://a/", "http://", "https://:443/", "http://a:x/", "http://a/b c"] {
             assert!(Batches::to(wrong, Content::Lines).is_err(), "{wrong}");
+        }
+        for wrong in ["http://user:secret@a/", "https://secret@a:80"] {
+            let why = Batches::to(wrong, Content::Lines).err().unwrap();
+            assert!(why.contains("password") && !why.contains("secret"), "{why}");
         }
     }
 }
