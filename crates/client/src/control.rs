@@ -199,7 +199,7 @@ impl Control {
 
     fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Error> {
         let (status, value) = self.ask(method, target, body)?;
-        if (200..300).contains(&status) { Ok(value) } else { Err(Error::refused(status, &value)) }
+        crate::accepted(status, value)
     }
 
     /// GET of what is no JSON: text.
