@@ -344,7 +344,8 @@ pub fn text_hash(text: &[u8]) -> String {
     hex(digest(&SHA256, text).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
