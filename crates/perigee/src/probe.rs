@@ -9,7 +9,7 @@ use client::http;
 use model::url::without_port;
 use model::{Scheme, Url};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use semantics::Fields;
 
 use crate::failure::Failure;
@@ -37,14 +37,10 @@ impl Probe {
         };
         let url = Url::parse(url).map_err(|_| wrong())?;
         let tls = (url.scheme == Scheme::Https).then(|| {
-            let mut roots = RootCertStore::empty();
-            let (_taken, _ignored) =
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-            config.map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+            let config = trust::public_client(trust::public_roots(None)?)?;
+            Ok(Arc::new(config.with_no_client_auth()))
         });
-        let tls = tls.transpose().map_err(|error| Failure::new(format!("no TLS: {error}"), ""))?;
+        let tls = tls.transpose().map_err(|error: String| Failure::new(format!("no TLS: {error}"), ""))?;
         let (authority, host) = (url.authority.to_owned(), bare(url.authority).to_owned());
         Ok(Probe { authority, host, port: url.port(), tls })
     }

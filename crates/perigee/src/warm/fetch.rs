@@ -12,8 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
@@ -88,26 +87,11 @@ pub(super) struct Fetcher {
 impl Fetcher {
     /// `ca`: who may sign certificates, instead of the system's authorities. `rate`: requests per second, whoever is asked.
     pub(super) fn new(ca: Option<&Path>, rate: u32) -> Result<Fetcher, Failure> {
-        let mut roots = rustls::RootCertStore::empty();
-        match ca {
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-            Some(path) => {
-                let wrong = |error: &dyn fmt::Display| {
-                    Failure::new(format!("{}: {error}", path.display()), "wanted are certificates in PEM")
-                };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
-                    let certificate = certificate.map_err(|error| wrong(&error))?;
-                    roots.add(certificate).map_err(|error| wrong(&error))?;
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        let roots =
+            trust::public_roots(ca).map_err(|why| Failure::new(why, "wanted are certificates in PEM"))?;
+        let config = trust::public_client(roots)
             .map_err(|error| Failure::new(format!("TLS cannot be set up: {error}"), ""))?;
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut config = config.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Fetcher { tls: TlsConnector::from(Arc::new(config)), pace: Pace::new(rate) })
     }
