@@ -12,10 +12,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -31,25 +28,8 @@ pub(crate) struct Https(TlsConnector);
 impl Https {
     /// Trusts the certificates in `ca_file`, or the system's without one. The error names the file.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        match ca_file {
-            None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-            Some(path) => {
-                let wrong = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", path.display());
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
-                    let certificate = certificate.map_err(|error| wrong(&error))?;
-                    roots.add(certificate).map_err(|error| wrong(&error))?;
-                }
-                if roots.is_empty() {
-                    return Err(wrong(&"there is no certificate in it"));
-                }
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let roots = trust::public_roots(ca_file).map_err(|why| format!("ca_file {why}"))?;
+        let config = trust::public_client(roots)?.with_no_client_auth();
         Ok(Https(TlsConnector::from(Arc::new(config))))
     }
 }

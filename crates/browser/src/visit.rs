@@ -116,7 +116,7 @@ const TIMING: &str = "new Promise(done => {
   const nav = performance.getEntriesByType('navigation')[0] || {};
   const fcp = performance.getEntriesByName('first-contentful-paint')[0];
   const out = { ttfb: nav.responseStart || null, load: nav.loadEventEnd || null, origin: performance.timeOrigin, fcp: fcp ? fcp.startTime : null, lcp: null, cls: 0 };
-  let sum = 0, first = 0, last = 0;
+  let sum = 0, first = -Infinity, last = -Infinity;
   const shift = entry => {
     if (entry.hadRecentInput) return;
     if (entry.startTime - last > 1000 || entry.startTime - first > 5000) { sum = 0; first = entry.startTime; }

@@ -66,7 +66,7 @@ impl Admin {
                     "is `perigee serve` running? If its admin API is elsewhere, say --admin HOST:PORT"
                 }
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                    "it did not answer in 10 s; look at its log and load"
+                    "it did not answer in time; look at its log and load"
                 }
                 _ => "check --admin HOST:PORT",
             };

@@ -1,7 +1,6 @@
 //! A control of a cluster: one request per connection, over TLS that believes one authority and nothing else.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,6 @@ use trust::pinned_client_config;
 
 use crate::{Error, Purge, http, push_query};
 
-/// Time to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two bytes: longer than control lets anybody wait.
 const PATIENCE: Duration = Duration::from_secs(70);
 /// Bytes of an answer that are read.
@@ -202,7 +199,7 @@ impl Control {
 
     fn exchange(&self, method: &str, target: &str, body: Option<&Value>) -> Result<Value, Error> {
         let (status, value) = self.ask(method, target, body)?;
-        if (200..300).contains(&status) { Ok(value) } else { Err(Error::refused(status, &value)) }
+        crate::accepted(status, value)
     }
 
     /// GET of what is no JSON: text.
@@ -276,20 +273,7 @@ impl Control {
     }
 
     fn send(&self, request: &[u8]) -> io::Result<Vec<u8>> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        let mut stream = None;
-        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(connected) => {
-                    stream = Some(connected);
-                    break;
-                }
-                Err(error) => last = error,
-            }
-        }
-        let stream = stream.ok_or(last)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = http::connect((self.host.as_str(), self.port), PATIENCE)?;
         let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
         let tls = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(tls, stream);

@@ -74,9 +74,9 @@ impl Error {
     pub fn refused(status: u16, answer: &Value) -> Error {
         let text = |key: &str| answer[key].as_str().map(str::to_owned);
         let mut message = text("error").unwrap_or_else(|| format!("status {status}"));
-        for (label, key) in [("found", "found"), ("wanted", "wanted")] {
+        for key in ["found", "wanted"] {
             if let Some(said) = text(key) {
-                message.push_str(&format!("; {label} {said}"));
+                message.push_str(&format!("; {key} {said}"));
             }
         }
         Error { status: Some(status), ..Error::new(message, text("next").unwrap_or_default()) }
@@ -141,7 +141,12 @@ pub fn segment(text: &str) -> String {
 /// JSON of an answer, or why it is none.
 fn read(answer: &[u8], strange: impl Fn(&str) -> Error) -> Result<Value, Error> {
     let (status, body) = http::parse_answer(answer).map_err(&strange)?;
-    let value: Value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
+    let value = serde_json::from_slice(body).map_err(|_| strange("is not JSON"))?;
+    accepted(status, value)
+}
+
+/// The answer, unless its status says that it is none that was hoped for.
+fn accepted(status: u16, value: Value) -> Result<Value, Error> {
     if (200..300).contains(&status) { Ok(value) } else { Err(Error::refused(status, &value)) }
 }
 

@@ -40,7 +40,7 @@ pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Combinations in one request: some MB, below what collectors take.
 const ROWS_PER_REQUEST: usize = 500;
 
-/// How long the end waits for the last requests.
+/// How long the end waits for the last requests of all.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Bounds of times to the first byte: powers of two of µs, which are bounds of the buckets that nodes count in. 256 µs to 8.4 s.
@@ -103,7 +103,7 @@ pub(crate) struct Counts {
     pub(crate) dropped: AtomicU64,
 }
 
-/// One export that runs. Ends when it is dropped, with what was counted last, unless the collector is away.
+/// One export that runs. Ends when it is dropped; with what was counted last, by [`end`].
 pub(crate) struct Exporting {
     pub(crate) place: String,
     pub(crate) counts: Arc<Counts>,
@@ -133,8 +133,15 @@ impl Exporting {
 
 impl Drop for Exporting {
     fn drop(&mut self) {
-        self.queue.end();
+        self.queue.ask_for_end();
     }
+}
+
+/// Ends all of them with what was counted last, but for those whose collectors are away. Waits for two seconds at most.
+pub(crate) fn end(exports: &[Exporting]) {
+    exports.iter().for_each(|export| export.queue.ask_for_end());
+    let until = Instant::now() + FAREWELL;
+    exports.iter().for_each(|export| export.queue.wait_for_last(until));
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
@@ -408,12 +415,14 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Asks for the end, and waits for the last request for a while.
-    fn end(&self) {
-        let until = Instant::now() + FAREWELL;
-        let mut state = self.state.lock();
-        state.is_ending = true;
+    fn ask_for_end(&self) {
+        self.state.lock().is_ending = true;
         self.changed.notify_all();
+    }
+
+    /// Waits until nothing more is sent.
+    fn wait_for_last(&self, until: Instant) {
+        let mut state = self.state.lock();
         while !state.is_drained && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 }

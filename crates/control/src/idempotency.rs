@@ -23,7 +23,8 @@ use crate::clock::{day_of, ms, now_ms};
 use crate::limits::{IDEMPOTENCY_KEPT, IDEMPOTENCY_KEY_BYTES_MAX};
 use crate::problem::Problem;
 use crate::tokens::Caller;
-use crate::vault::{Vault, hex};
+use crate::vault::Vault;
+use trust::hex;
 
 /// A request that is to be done once.
 #[derive(Clone, Debug)]

@@ -327,7 +327,7 @@ impl Handle {
         self.tasks.shutdown().await;
         let exports = std::mem::take(&mut *self.shared.exports.lock());
         // Waits for the last of what is told.
-        let _panicked = tokio::task::spawn_blocking(move || drop(exports)).await;
+        let _panicked = tokio::task::spawn_blocking(move || export::end(&exports)).await;
     }
 }
 

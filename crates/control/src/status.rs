@@ -194,7 +194,7 @@ fn metrics_text(shared: &Shared) -> String {
         let counts = &export.counts;
         for (end, count) in [("sent", &counts.sent), ("failed", &counts.failed), ("dropped", &counts.dropped)]
         {
-            let (to, count) = (&export.place, count.load(Ordering::Relaxed));
+            let (to, count) = (label(&export.place), count.load(Ordering::Relaxed));
             text.push_str(&format!("{name}{{to=\"{to}\",end=\"{end}\"}} {count}\n"));
         }
     }
@@ -208,4 +208,17 @@ fn metrics_text(shared: &Shared) -> String {
         text.push_str(&format!("{name}{{limit=\"{limit}\"}} {count}\n"));
     }
     text
+}
+
+/// A label's value, as Prometheus' text format wants it.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn labels_may_be_any_text() {
+        assert_eq!(super::label("a\\b \"c\"\nd"), r#"a\\b \"c\"\nd"#);
+    }
 }

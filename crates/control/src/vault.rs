@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use trust::write_private;
+use trust::{hex, write_private};
 
 /// The file with the secret.
 pub(crate) const SECRET_FILE: &str = "cluster-secret";
@@ -93,11 +93,6 @@ pub(crate) fn random_hex<const N: usize>() -> Result<String, String> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| no_chance())?;
     Ok(hex(&bytes))
-}
-
-/// In lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -237,6 +237,7 @@ pub struct Trial {
     run: Run,
     candidates: Vec<Tried>,
     scopes: Vec<Measured>,
+    refused: Vec<Candidate>,
 }
 
 /// What is measured of a candidate; of one for hits, also what the origin is spared, where that is what it brings.
@@ -253,7 +254,7 @@ struct Tried {
 }
 
 impl Trial {
-    /// `parse` makes a snapshot of a draft's text; a draft that it refuses is no proposal.
+    /// `parse` makes a snapshot of a draft's text; a draft that it refuses is no proposal: see [`Trial::refused`].
     pub fn new(
         text: &str,
         candidates: Vec<Candidate>,
@@ -261,12 +262,15 @@ impl Trial {
         parse: impl Fn(&str) -> Option<model::Snapshot>,
     ) -> Option<Trial> {
         let mut replays = vec![Replay::new(parse(text)?, settings.clone()).ok()?];
-        let mut tried = Vec::new();
+        let (mut tried, mut refused) = (Vec::new(), Vec::new());
         for candidate in candidates {
             let draft = candidate.edit.as_ref().map(|edit| edit.apply(text));
             let settings = Settings { validated: candidate.validated.clone(), ..settings.clone() };
-            let Some(snapshot) = parse(draft.as_deref().unwrap_or(text)) else { continue };
-            let Ok(replay) = Replay::new(snapshot, settings) else { continue };
+            let snapshot = parse(draft.as_deref().unwrap_or(text));
+            let Some(replay) = snapshot.and_then(|snapshot| Replay::new(snapshot, settings).ok()) else {
+                refused.push(candidate);
+                continue;
+            };
             tried.push(Tried { candidate, draft: draft.unwrap_or_default(), at: replays.len() });
             replays.push(replay);
         }
@@ -275,7 +279,13 @@ impl Trial {
             load: verify::Scope::new(&one.candidate.scope, Metric::OriginRequestsPerRequest),
         };
         let scopes = tried.iter().map(measure).collect();
-        Some(Trial { run: Run::new(replays), candidates: tried, scopes })
+        Some(Trial { run: Run::new(replays), candidates: tried, scopes, refused })
+    }
+
+    /// What could not be tried, as the configuration with it is none: the change, and where.
+    pub fn refused(&self) -> impl Iterator<Item = (String, String)> {
+        let edits = self.refused.iter().filter_map(|candidate| candidate.edit.as_ref());
+        edits.map(|edit| (edit.lines(), edit.apply_words()))
     }
 
     /// Takes the next request.

@@ -360,7 +360,7 @@ impl Shared {
         let mut count = limit.min(FETCH_MAX);
         loop {
             // With the record at that position, for its digest, where it is still there.
-            let range = wire::get_range(&self.keys.record(after), &self.keys.records_end(), count + 1);
+            let range = wire::get_range(&self.keys.record(after), &self.keys.records_end(), count + 1, 0);
             match self.try_ask(vec![wire::get(&self.keys.floor()), range]).await {
                 Ok(ranges) => return self.page(after, count, &ranges),
                 Err(AskFailed::Failed(Failed::TooLong)) if count > 1 => count /= 4,
@@ -422,18 +422,14 @@ impl Shared {
             let (mut cells, mut from, mut count, mut revision) =
                 (Vec::new(), self.keys.cell(&prefix), FETCH_MAX, 0);
             loop {
-                // All parts as of the revision of the first; 0 is the newest one.
-                let request = serde_json::json!({
-                    "key": wire::text(&from), "range_end": wire::text(&end), "limit": count.to_string(), "revision": revision.to_string(),
-                });
-                let answered = self.gateway.call::<Range>("kv/range", request.to_string().into_bytes()).await;
-                let range = match answered {
-                    Ok(Answered { answer, .. }) => answer,
-                    Err(Failed::TooLong) if count > 1 => {
+                // All parts as of the revision of the first.
+                let range = match self.try_ask(vec![wire::get_range(&from, &end, count, revision)]).await {
+                    Ok(mut ranges) => ranges.remove(0),
+                    Err(AskFailed::Failed(Failed::TooLong)) if count > 1 => {
                         count = (count / 4).max(1);
                         continue;
                     }
-                    Err(Failed::Compacted) => continue 'anew,
+                    Err(AskFailed::Failed(Failed::Compacted)) => continue 'anew,
                     Err(failed) => return Err(failed.into_error()),
                 };
                 if revision == 0 {

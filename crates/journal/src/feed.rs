@@ -24,7 +24,7 @@ mod lines;
 mod outbox;
 mod relay;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use model::budget::lease::{Ask, Grant};
 use model::change::Version;
@@ -361,6 +361,11 @@ impl Line {
         let written = RawValue::from_string(record.text.to_string()).ok()?;
         Some(Line { position: record.position, written })
     }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

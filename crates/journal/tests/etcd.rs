@@ -366,7 +366,12 @@ async fn keys_that_others_have_touched_are_noticed() {
     assert!(broken(journal.read(0, 10).await).contains("its name is gone"));
     let next = open(&members.settings).await;
     next.commit(record("of another journal")).await.unwrap();
-    for outcome in [journal.commit(record("x")).await.err(), journal.read(0, 1).await.err()] {
+    let outcomes = [
+        journal.commit(record("x")).await.err(),
+        journal.read(0, 1).await.err(),
+        journal.cells("").await.err(),
+    ];
+    for outcome in outcomes {
         let why = outcome.unwrap().to_string();
         assert!(why.contains(&format!("was replaced by journal {}", next.id())), "{why}");
     }

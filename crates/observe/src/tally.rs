@@ -38,6 +38,10 @@ const LISTED_MAX: usize = 200;
 /// Cells that may wait to be taken, of all workers and seconds: some 20 MiB. What is more is dropped and counted.
 const WAITING_CELLS_MAX: usize = 100_000;
 
+/// URLs of lists and examples that may wait to be taken, of all workers: a turn of 128 workers, some 100 MiB where all are long. What is more
+/// is dropped and counted.
+const WAITING_URLS_MAX: usize = 200_000;
+
 /// Kinds of page views that may wait; what is of others then is told apart by site alone.
 const VIEW_KINDS_MAX: usize = 2_000;
 
@@ -64,6 +68,7 @@ struct WaitingViews {
 struct Waiting {
     handed: Vec<Handed>,
     cells: usize,
+    urls: usize,
 }
 
 /// What one worker has counted in one second, its sites by slot.
@@ -90,13 +95,16 @@ impl Statistics {
     }
 
     fn hand_over(&self, handed: Handed) {
+        let listed: usize = handed.lists.iter().map(|(_, list)| list.entries.len()).sum();
         let mut waiting = self.waiting.lock();
-        if waiting.cells + handed.cells.len() > WAITING_CELLS_MAX {
+        let cells = waiting.cells + handed.cells.len();
+        let urls = waiting.urls + listed + handed.examples.len();
+        if cells > WAITING_CELLS_MAX || urls > WAITING_URLS_MAX {
             drop(waiting);
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        waiting.cells += handed.cells.len();
+        (waiting.cells, waiting.urls) = (cells, urls);
         waiting.handed.push(handed);
     }
 

@@ -103,6 +103,12 @@ impl AdviseArgs {
                 "perigee check shows all findings",
             ));
         };
+        for (change, at) in trial.refused() {
+            let change = crate::visible_lines(&change);
+            eprintln!(
+                "perigee: cannot be tried, as {place} does not take it {at}; try it by hand:\n{change}"
+            );
+        }
         recorded::read(&self.log, |format, record| trial.take(format, record))?;
         let proposals = trial.proposals(&Worth::default());
         if let Some(number) = self.draft {

@@ -4,8 +4,7 @@
 //! Only the thread that writes waits. What comes while a collector is away waits in the bounded queue before that thread; what does
 //! not fit is dropped and counted there, as is what was tried in vain.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use client::http::parse_answer;
+use client::http;
 
 /// How long one batch is tried: of lines, of which more come all the time, and of what has a queue for longer absences.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,9 +26,6 @@ const STALL: Duration = Duration::from_secs(10);
 /// Between two attempts: doubled each time, up to the second.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
-
-/// Bytes of an answer that are read: only its status counts.
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// What is in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +101,12 @@ impl Batches {
             _ => return Err(wrong()),
         };
         let (place, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        // Not repeated: what is before it may be secret.
+        if place.contains('@') {
+            return Err(
+                "the URL has a name or a password; exports and traces take an authorization_file".to_owned()
+            );
+        }
         let default = if is_tls { 443 } else { 80 };
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
@@ -141,25 +143,12 @@ impl Batches {
     /// Where it goes, without what may be secret in a query.
     pub(crate) fn place(&self) -> String {
         let path = self.target.split('?').next().unwrap_or_default();
-        format!("{}:{}{}", self.host, self.port, path.replace(['"', '\\'], "_"))
+        format!("{}:{}{path}", self.host, self.port)
     }
 
     /// One attempt.
     fn post(&self, body: &[u8]) -> io::Result<Answer> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let mut stream = None;
-        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, STALL) {
-                Ok(connected) => {
-                    stream = Some(connected);
-                    break;
-                }
-                Err(error) => last = error,
-            }
-        }
-        let stream = stream.ok_or(last)?;
-        stream.set_read_timeout(Some(STALL))?;
-        stream.set_write_timeout(Some(STALL))?;
+        let mut stream = http::connect((self.host.as_str(), self.port), STALL)?;
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let authorization = self.authorization.as_ref();
         let authorization =
@@ -173,49 +162,26 @@ impl Batches {
             self.content.fields(),
             body.len()
         );
-        let answer = match &self.tls {
-            None => exchange(stream, head.as_bytes(), body)?,
+        let request = [head.as_bytes(), body];
+        // Some collectors keep the connection, and some bodies never end: nothing behind the head counts.
+        let (status, head) = match &self.tls {
+            None => http::ask_head(&mut stream, &request)?,
             Some(tls) => {
                 let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
                 let session = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
-                exchange(StreamOwned::new(session, stream), head.as_bytes(), body)?
+                http::ask_head(&mut StreamOwned::new(session, stream), &request)?
             }
         };
-        let (status, _) = parse_answer(&answer).map_err(io::Error::other)?;
-        Ok(Answer { status, retry_after: retry_after(&answer) })
+        Ok(Answer { status, retry_after: retry_after(&head) })
     }
 }
 
-fn retry_after(answer: &[u8]) -> Option<Duration> {
-    let text = String::from_utf8_lossy(answer);
-    let head = text.split("\r\n\r\n").next()?;
-    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
-    value.trim().parse().ok().map(Duration::from_secs)
+fn retry_after(head: &[u8]) -> Option<Duration> {
+    http::field(head, "retry-after")?.parse().ok().map(Duration::from_secs)
 }
 
 fn client_config() -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    // One that cannot be read is one that nobody here believes.
-    let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
-}
-
-fn exchange(mut stream: impl Read + Write, head: &[u8], body: &[u8]) -> io::Result<Vec<u8>> {
-    stream.write_all(head)?;
-    stream.write_all(body)?;
-    stream.flush()?;
-    let mut answer = Vec::new();
-    match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
-        // Without a close_notify: the status is there.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => {}
-        read => _ = read?,
-    }
-    Ok(answer)
+    Ok(Arc::new(trust::public_client(trust::public_roots(None)?)?.with_no_client_auth()))
 }
 
 impl Write for Batches {
@@ -250,17 +216,18 @@ impl Write for Batches {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::TcpListener;
     use std::thread;
 
     use super::*;
 
-    /// Answers one request with each status; the bodies that came, unpacked.
+    /// Answers one request with each status, and keeps the connections; the bodies that came, unpacked.
     fn collector(statuses: &'static [u16]) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/logs?stream=perigee", listener.local_addr().unwrap());
         let collecting = thread::spawn(move || {
-            let mut bodies = Vec::new();
+            let (mut bodies, mut kept) = (Vec::new(), Vec::new());
             for status in statuses {
                 let (mut stream, _) = listener.accept().unwrap();
                 let (mut head, mut byte) = (Vec::new(), [0]);
@@ -276,7 +243,8 @@ mod tests {
                 let mut text = String::new();
                 flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
                 bodies.push(text);
-                write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\nRetry-After: 0\r\n\r\n").unwrap();
+                write!(stream, "HTTP/1.1 {status} x\r\nContent-Length: 9\r\nRetry-After: 0\r\n\r\n").unwrap();
+                kept.push(stream);
             }
             bodies
         });
@@ -302,9 +270,7 @@ mod tests {
 
     #[test]
     fn a_collector_says_when_it_wants_to_be_asked_again() {
-        let asked = |fields: &str| {
-            retry_after(format!("HTTP/1.1 429 x\r\n{fields}\r\n\r\nRetry-After: 9").as_bytes())
-        };
+        let asked = |fields: &str| retry_after(format!("HTTP/1.1 429 x\r\n{fields}").as_bytes());
         assert_eq!(asked("A: b\r\nretry-after:  7 "), Some(Duration::from_secs(7)));
         assert_eq!(asked("Retry-After: Fri, 27 Nov 2026 00:00:00 GMT"), None);
         assert_eq!(asked("A: b"), None);
@@ -323,6 +289,10 @@ mod tests {
     fn what_is_no_url_is_refused_at_the_start() {
         for wrong in ["ftp://a/", "http://", "https://:443/", "http://a:x/", "http://a/b c"] {
             assert!(Batches::to(wrong, Content::Lines).is_err(), "{wrong}");
+        }
+        for wrong in ["http://user:secret@a/", "https://secret@a:80"] {
+            let why = Batches::to(wrong, Content::Lines).err().unwrap();
+            assert!(why.contains("password") && !why.contains("secret"), "{why}");
         }
     }
 }

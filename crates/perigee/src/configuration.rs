@@ -299,7 +299,7 @@ impl Live {
         let status = ConfigurationStatus {
             source: source.name(),
             hash: read.hash.clone(),
-            loaded_ms: now_ms(),
+            loaded_ms: crate::now_ms(),
             ..ConfigurationStatus::default()
         };
         let started_with = (read.snapshot.edge.clone(), read.cluster.clone());
@@ -392,7 +392,7 @@ impl Live {
         state.read = signatures(source, &state.files);
         troubles.extend(self.certificates.configure(read.certificates));
         state.status.hash = read.hash;
-        state.status.loaded_ms = now_ms();
+        state.status.loaded_ms = crate::now_ms();
         state.status.last_error = None;
         let mut message = format!("{} is in force", source.name());
         if !late.is_empty() {
@@ -453,10 +453,6 @@ fn certificate_files(snapshot: &Snapshot) -> Vec<PathBuf> {
         .chain(snapshot.sites.iter().map(|site| site.client_ca.clone()))
         .flatten()
         .collect()
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Settings that a running process cannot change, and what they are. Whoever adds a setting decides here.

@@ -24,6 +24,7 @@ use trust::{fingerprint, is_name, make_private_directory};
 use crate::address::ListenAt;
 use crate::batches::{Batches, Content};
 use crate::failure::Failure;
+use crate::manager;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -331,12 +332,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::new(format!("control cannot be started: {error}"), ""))?;
     announce(&settings, handle.address(), is_first);
-    let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    manager::ready();
     let broken = tokio::select! {
         _ = terminated.recv() => None,
         _ = interrupted.recv() => None,
         why = handle.broken() => Some(why),
     };
+    manager::stopping();
     handle.stop().await;
     match broken {
         None => Ok(()),

@@ -5,6 +5,7 @@
 //! line makes no sense.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,6 +40,7 @@ mod member;
 mod mesh;
 mod nodes;
 mod ocsp;
+mod pace;
 mod parity;
 mod plan;
 mod probe;
@@ -257,6 +259,11 @@ fn refuse_serve(message: &str) -> ! {
         None => &mut arguments,
     };
     command.error(ErrorKind::MissingRequiredArgument, message).exit()
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no error.

@@ -38,6 +38,7 @@ use trust::{EnrolmentToken, Identity, Role};
 pub(crate) use self::edge::EdgeWorks;
 use crate::configuration::Told;
 use crate::failure::Failure;
+use crate::now_ms;
 use crate::running::STATISTICS_EVERY;
 pub(crate) use certified::Certified;
 use keep::{Keep, Kept, Places, check_text, is_signed};
@@ -662,11 +663,6 @@ pub(crate) fn resident_bytes() -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as i64)
 }
 
 async fn sleep_ms(ms: u64) {

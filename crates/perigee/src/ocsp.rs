@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -211,7 +210,6 @@ fn after_failure(failures: u32, now: Wall, chance: u64) -> Wall {
 fn fetch(responder: &Responder) -> Result<Vec<u8>, String> {
     let (authority, path) = split(&responder.url).ok_or("is no URL that can be asked")?;
     let named = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-    let addresses = named.to_socket_addrs().map_err(|error| format!("cannot be found: {error}"))?;
     let head = format!(
         "POST {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Type: application/ocsp-request\r\n\
          Accept: application/ocsp-response\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -219,21 +217,13 @@ fn fetch(responder: &Responder) -> Result<Vec<u8>, String> {
     );
     let request = [head.as_bytes(), &responder.request].concat();
     let bytes_max = (STAPLE_BYTES_MAX + HEAD_BYTES_MAX) as u64;
-    let mut last = "has no address".to_owned();
-    for address in addresses {
-        match http::send(address, &request, bytes_max, TIME_MAX) {
-            Ok(answer) => {
-                let (status, body) =
-                    http::parse_answer(&answer).map_err(|what| format!("has answered what {what}"))?;
-                return match status {
-                    200 => Ok(body.to_vec()),
-                    status => Err(format!("has answered with status {status}")),
-                };
-            }
-            Err(error) => last = format!("cannot be asked: {error}"),
-        }
+    let answer = http::send(named, &request, bytes_max, TIME_MAX)
+        .map_err(|error| format!("cannot be asked: {error}"))?;
+    let (status, body) = http::parse_answer(&answer).map_err(|what| format!("has answered what {what}"))?;
+    match status {
+        200 => Ok(body.to_vec()),
+        status => Err(format!("has answered with status {status}")),
     }
-    Err(last)
 }
 
 /// Authority and path of an `http://` URL.

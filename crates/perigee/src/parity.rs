@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use semantics::directives::{ResponseDirectives, Scope};
@@ -17,6 +17,7 @@ use semantics::{Fields, Wall, date};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::pace::Pace;
 use crate::probe::Probe;
 use crate::recorded;
 
@@ -143,7 +144,7 @@ impl ParityArgs {
             .map(|name| (*name).to_owned())
             .chain(self.ignore.iter().map(|name| name.to_ascii_lowercase()))
             .collect();
-        let pace = Pace { next: Mutex::new(Instant::now()), gap: Duration::from_secs(1) / self.rate };
+        let pace = Pace::new(self.rate);
         let (found, next) =
             (Mutex::new(Found { asked: requests.len(), ..Found::default() }), AtomicUsize::new(0));
         std::thread::scope(|scope| {
@@ -282,27 +283,6 @@ fn note(found: &Mutex<Found>, request: &Asked, outcome: Result<Vec<Difference>, 
     }
 }
 
-/// When the next request may be sent: at both servers in the same turn.
-struct Pace {
-    next: Mutex<Instant>,
-    gap: Duration,
-}
-
-impl Pace {
-    fn wait(&self) {
-        let wait = match self.next.lock() {
-            Ok(mut next) => {
-                let now = Instant::now();
-                let turn = (*next).max(now);
-                *next = turn + self.gap;
-                turn - now
-            }
-            Err(_) => self.gap,
-        };
-        std::thread::sleep(wait);
-    }
-}
-
 /// Asks both, and says in what their answers differ.
 fn compare(
     servers: &[Probe; 2],
@@ -313,7 +293,9 @@ fn compare(
 ) -> Result<Vec<Difference>, String> {
     let mut last = None;
     for _ in 0..if once { 1 } else { 2 } {
-        pace.wait();
+        // At both servers in the same turn.
+        let now = Instant::now();
+        std::thread::sleep(pace.turn(now).saturating_duration_since(now));
         let ask = |name: &str, server: &Probe| {
             server
                 .ask_whole(request.method, &request.host, &request.target, BODY_BYTES_MAX)

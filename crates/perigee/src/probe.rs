@@ -2,25 +2,25 @@
 //! and no more of the body than comes with the head.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::http;
+use model::url::without_port;
 use model::{Scheme, Url};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use semantics::Fields;
 
 use crate::failure::Failure;
 
 /// Time to connect, and between two bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest head that is read.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A server that is asked: `http://` or `https://`, a host, and a port if it is not the scheme's own.
 #[derive(Clone, Debug)]
 pub(crate) struct Probe {
+    authority: String,
     host: String,
     port: u16,
     tls: Option<Arc<ClientConfig>>,
@@ -37,15 +37,12 @@ impl Probe {
         };
         let url = Url::parse(url).map_err(|_| wrong())?;
         let tls = (url.scheme == Scheme::Https).then(|| {
-            let mut roots = RootCertStore::empty();
-            let (_taken, _ignored) =
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-            config.map(|config| Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+            let config = trust::public_client(trust::public_roots(None)?)?;
+            Ok(Arc::new(config.with_no_client_auth()))
         });
-        let tls = tls.transpose().map_err(|error| Failure::new(format!("no TLS: {error}"), ""))?;
-        Ok(Probe { host: url.host().trim_matches(['[', ']']).to_owned(), port: url.port(), tls })
+        let tls = tls.transpose().map_err(|error: String| Failure::new(format!("no TLS: {error}"), ""))?;
+        let (authority, host) = (url.authority.to_owned(), bare(url.authority).to_owned());
+        Ok(Probe { authority, host, port: url.port(), tls })
     }
 
     /// Status and fields of the answer to GET of `target` at `host`, or at the probed host where that is empty.
@@ -72,7 +69,7 @@ impl Probe {
         codings: &str,
         body_bytes_max: u64,
     ) -> io::Result<(u16, Fields)> {
-        let host = if host.is_empty() { &self.host } else { host };
+        let host = if host.is_empty() { &self.authority } else { host };
         // A target that could end the line was never one of a request.
         if !target.bytes().chain(host.bytes()).all(|byte| byte.is_ascii_graphic()) {
             return Err(ErrorKind::InvalidInput.into());
@@ -81,61 +78,53 @@ impl Probe {
             "{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: perigee-probe\r\nAccept: */*\r\n\
              Accept-Encoding: {codings}\r\nConnection: close\r\n\r\n"
         );
-        let address = (&*self.host, self.port).to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let head = match &self.tls {
+        let mut stream = http::connect((&*self.host, self.port), PATIENCE)?;
+        let (status, head) = match &self.tls {
             None => exchange(&mut stream, request.as_bytes(), body_bytes_max)?,
             Some(config) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                let name = ServerName::try_from(bare(host).to_owned()).map_err(io::Error::other)?;
                 let tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
                 exchange(&mut StreamOwned::new(tls, stream), request.as_bytes(), body_bytes_max)?
             }
         };
-        parse(&head).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer is not HTTP/1"))
+        Ok((status, fields(&head)))
     }
+}
+
+/// A host as it is dialled and named in certificates, of `host:port` or `[host]:port`.
+fn bare(authority: &str) -> &str {
+    without_port(authority).trim_matches(['[', ']'])
 }
 
 /// Sends, and reads to the end of the head; what comes then, up to the end of the connection, is thrown away.
-fn exchange(stream: &mut (impl Read + Write), request: &[u8], body_bytes_max: u64) -> io::Result<Vec<u8>> {
-    stream.write_all(request)?;
-    stream.flush()?;
-    let (mut head, mut part) = (Vec::new(), [0; 4096]);
-    while head.len() < HEAD_BYTES_MAX {
-        if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
-            head.truncate(end + 2);
-            if body_bytes_max > 0 {
-                // Some close without a word (TLS), which ends a body just as well.
-                let _read = io::copy(&mut stream.take(body_bytes_max), &mut io::sink());
-            }
-            return Ok(head);
-        }
-        match stream.read(&mut part) {
-            Ok(0) => break,
-            Ok(count) => head.extend_from_slice(&part[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+fn exchange(
+    stream: &mut (impl Read + Write),
+    request: &[u8],
+    body_bytes_max: u64,
+) -> io::Result<(u16, Vec<u8>)> {
+    let answer = http::ask_head(stream, &[request])?;
+    if body_bytes_max > 0 {
+        // Some close without a word (TLS), which ends a body just as well.
+        let _read = io::copy(&mut stream.take(body_bytes_max), &mut io::sink());
     }
-    Err(io::Error::new(ErrorKind::UnexpectedEof, "the answer has no complete head"))
+    Ok(answer)
 }
 
-fn parse(head: &[u8]) -> Option<(u16, Fields)> {
-    let mut lines = head.split(|byte| *byte == b'\n');
-    let first = std::str::from_utf8(lines.next()?).ok()?;
-    let status = first.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.trim().parse().ok()?;
+fn fields(head: &[u8]) -> Fields {
     let mut fields = Fields::new();
-    for line in lines {
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         // A line that cannot be a field is passed over.
         let _ = fields.append(&line[..colon], line[colon + 1..].trim_ascii());
     }
-    Some((status, fields))
+    fields
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -157,8 +146,27 @@ mod tests {
 
     #[test]
     fn heads_are_read() {
-        let (status, fields) = parse(b"HTTP/1.1 200 OK\r\nVary: a\r\nbad line\r\nETag:  \"1\" \r\n").unwrap();
-        assert_eq!((status, fields.get("etag")), (200, Some(&b"\"1\""[..])));
-        assert!(parse(b"SSH-2.0\r\n").is_none());
+        let fields = fields(b"HTTP/1.1 200 OK\r\nVary: a\r\nbad line\r\nETag:  \"1\" ");
+        assert_eq!(fields.get("etag"), Some(&b"\"1\""[..]));
+    }
+
+    #[test]
+    fn a_server_is_asked_by_its_authority_for_its_final_answer() {
+        let listener = TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut part) = (Vec::new(), [0; 1024]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let count = stream.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..count]);
+            }
+            stream.write_all(b"HTTP/1.1 103 x\r\nLink: a\r\n\r\nHTTP/1.1 404 x\r\nETag: b\r\n\r\n").unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let (status, fields) = Probe::new(&format!("http://{address}")).unwrap().ask("", "/x").unwrap();
+        assert_eq!((status, fields.get("link"), fields.get("etag")), (404, None, Some(&b"b"[..])));
+        let request = serving.join().unwrap();
+        assert!(request.contains(&format!("\r\nHost: {address}\r\n")), "{request}");
     }
 }

@@ -15,6 +15,7 @@ use trust::{Role, is_name};
 use crate::address::{ListenAt, listen_elsewhere, one_or_many};
 use crate::edge::read_token;
 use crate::failure::Failure;
+use crate::manager;
 use crate::member::keep::Keep;
 use crate::member::{Certified, Who};
 
@@ -100,7 +101,7 @@ async fn relay(
     });
     let (hub, node) = Hub::of_relay(&settings.name, dialer.clone(), check);
     eprintln!("perigee: relay {} listens on {listen}", settings.name);
-    let _ready = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    manager::ready();
     let identity = certified.clone();
     tokio::select! {
         () = follow(node, dialer.clone()) => {}
@@ -109,6 +110,7 @@ async fn relay(
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
     }
+    manager::stopping();
     Ok(())
 }
 

@@ -118,14 +118,13 @@ impl Beginning {
         })?;
         let mut options = options(sockets, &state, &settings)?;
         options.budgets_are_leased = member.is_some();
-        let own = match settings.statistics {
-            true => {
-                options.registry.keep_statistics();
-                options.locate = settings.location.as_deref().map(locate).transpose()?;
-                member.is_none().then(|| own_statistics(&state)).flatten()
-            }
-            false => None,
-        };
+        let is_alone = settings.statistics && member.is_none();
+        let own = is_alone.then(|| own_statistics(&state)).flatten();
+        // Not without anybody who takes them: they would wait in memory.
+        if settings.statistics && (own.is_some() || member.is_some()) {
+            options.registry.keep_statistics();
+            options.locate = settings.location.as_deref().map(locate).transpose()?;
+        }
         options.client_authorities.clone_from(&read.client_authorities);
         options.tier = match &member {
             Some(member) => Some(member.tier_identity()?),

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -177,17 +178,40 @@ fn open(directory: &Path) -> Result<Inspection, Failure> {
 /// a container beside that of the edge.
 fn is_in_use(directory: &Path) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let locked: HashSet<u64> = locks.lines().filter_map(locked_inode).collect();
-    fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| locked.contains(&entry.ino()))
+    let device = device(directory);
+    let locked = locks.lines().filter_map(locked);
+    // Where the system doesn't tell of which file system it is, it may be any.
+    let here = locked.filter(|(on, _)| device.as_ref().is_none_or(|device| device == on));
+    let here: HashSet<u64> = here.map(|(_, inode)| inode).collect();
+    fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| here.contains(&entry.ino()))
 }
 
-/// The inode in a line of `/proc/locks` about an exclusive lock of a whole file: `1: FLOCK ADVISORY WRITE 77 fd:00:99 0 EOF`.
-fn locked_inode(line: &str) -> Option<u64> {
+/// Device and inode in a line of `/proc/locks` about an exclusive lock of a whole file: `1: FLOCK ADVISORY WRITE 77 fd:00:99 0 EOF`.
+fn locked(line: &str) -> Option<(String, u64)> {
     let mut words = line.split_whitespace().skip(1);
     match (words.next(), words.next(), words.next()) {
-        (Some("FLOCK"), Some(_), Some("WRITE")) => words.nth(1)?.rsplit(':').next()?.parse().ok(),
+        (Some("FLOCK"), Some(_), Some("WRITE")) => {
+            let (device, inode) = words.nth(1)?.rsplit_once(':')?;
+            Some((device.to_owned(), inode.parse().ok()?))
+        }
         _ => None,
     }
+}
+
+/// The device of a directory's file system, as `/proc/locks` writes it. What `stat` says is another one on btrfs and overlays.
+fn device(directory: &Path) -> Option<String> {
+    let opened = fs::File::open(directory).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    device_of(&fs::read_to_string("/proc/self/mountinfo").ok()?, mount)
+}
+
+/// The device of a mount, by lines such as `36 35 98:0 /mnt1 /mnt2 rw - ext3 /dev/root rw`.
+fn device_of(mounts: &str, mount: &str) -> Option<String> {
+    let words = |line: &str| line.split(' ').take(3).map(str::to_owned).collect::<Vec<_>>();
+    let found = mounts.lines().map(words).find(|words| words[0] == mount)?;
+    let (major, minor) = found.get(2)?.split_once(':')?;
+    Some(format!("{:02x}:{:02x}", major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
 }
 
 impl Stat {
@@ -277,13 +301,32 @@ mod tests {
 
     #[test]
     fn an_exclusive_lock_is_found_among_others() {
-        let check = |line: &str, wanted: Option<u64>| assert_eq!(locked_inode(line), wanted, "{line}");
-        check("1: FLOCK  ADVISORY  WRITE 4711 fd:00:99 0 EOF", Some(99));
+        let check = |line: &str, wanted: Option<(&str, u64)>| {
+            assert_eq!(locked(line), wanted.map(|(device, inode)| (device.to_owned(), inode)), "{line}");
+        };
+        check("1: FLOCK  ADVISORY  WRITE 4711 fd:00:99 0 EOF", Some(("fd:00", 99)));
         check("12: FLOCK  ADVISORY  READ 4711 fd:00:99 0 EOF", None);
         check("2: POSIX  ADVISORY  WRITE 4711 fd:00:99 0 EOF", None);
         check("2: -> FLOCK  ADVISORY  WRITE 4711 fd:00:99 0 EOF", None);
         check("1: FLOCK ADVISORY WRITE", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_lock_on_another_file_system_is_not_one_here() {
+        let mounts = "36 35 253:0 /a /b rw - ext4 /dev/x rw\n37 35 0:300 / /c rw - overlay overlay rw\n";
+        assert_eq!(device_of(mounts, "36").as_deref(), Some("fd:00"));
+        assert_eq!(device_of(mounts, "37").as_deref(), Some("00:12c"));
+        assert_eq!(device_of(mounts, "3"), None);
+        let directory = std::env::temp_dir().join(format!("perigee-locked-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let file = fs::File::create(directory.join("0")).unwrap();
+        assert!(!is_in_use(&directory));
+        file.lock().unwrap();
+        let known = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let known = known.contains(&format!(" {} ", std::process::id()));
+        assert_eq!(is_in_use(&directory), known, "as far as the system tells of locks");
+        fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

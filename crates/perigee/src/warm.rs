@@ -21,12 +21,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use model::Snapshot;
 use serde_json::json;
 use tokio::time::Instant;
 use warm::Url;
 
 use crate::failure::Failure;
+use crate::recorded;
 use fetch::{Edge, Fetcher, Outcome};
 
 const EXAMPLES: &str = "\
@@ -173,12 +173,7 @@ fn parse_edge(text: &str) -> Result<Edge, String> {
 /// The edges of PoPs, as a configuration or a cluster's says.
 fn edges_of(config: &Path, names: &[String]) -> Result<Vec<Edge>, Failure> {
     let place = config.display();
-    let text = std::fs::read_to_string(config)
-        .map_err(|error| Failure::new(format!("{place}: {error}"), "check --config FILE"))?;
-    let parse = |read: fn(&str, &str) -> model::Parsed| read(&text, &place.to_string()).snapshot;
-    let snapshot = parse(Snapshot::parse_cluster).or_else(|| parse(Snapshot::parse)).ok_or_else(|| {
-        Failure::new(format!("{place}: the configuration has errors"), "perigee check says which, and where")
-    })?;
+    let (_, snapshot) = recorded::configuration(config)?;
     // Another CDN is not ours to fill.
     let pops = snapshot.routing.pops.iter().filter(|pop| pop.cname.is_none());
     let known: Vec<&str> = pops.clone().map(|pop| &*pop.name).collect();

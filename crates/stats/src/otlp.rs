@@ -262,9 +262,6 @@ pub struct Span {
     /// 8 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub span_id: Vec<u8>,
-    /// As `tracestate` has it (W3C Trace Context §3.3).
-    #[prost(string, tag = "3")]
-    pub trace_state: String,
     /// 8 bytes, or none.
     #[prost(bytes = "vec", tag = "4")]
     pub parent_span_id: Vec<u8>,

@@ -1,5 +1,5 @@
 //! Who is who in a cluster: certificates of its own authority, signatures, and the token by which a node joins. And how what nobody
-//! else may read is written to a file.
+//! else may read is written to a file, and which authorities of the public are believed outside of a cluster.
 //!
 //! ```text
 //! cluster authority (P-256, self-signed; its key is with control alone)
@@ -14,6 +14,7 @@
 //! was away for weeks need not be enrolled anew.
 
 mod files;
+mod public;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
@@ -46,6 +47,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 pub use files::{beside, make_private_directory, write_new, write_private};
+pub use public::{public_client, public_roots};
 
 /// How names of nodes begin in a certificate of a cluster.
 const URI: &str = "perigee://";
@@ -344,7 +346,8 @@ pub fn text_hash(text: &[u8]) -> String {
     hex(digest(&SHA256, text).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

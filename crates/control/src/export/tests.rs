@@ -99,3 +99,17 @@ fn what_is_told_apart_is_named_or_refused() {
     assert_eq!(By::of(["rule"]), By::of(["site", "rule"]));
     assert!(By::of(["site", "moon"]).unwrap_err().contains("\"moon\""));
 }
+
+#[test]
+fn all_say_farewell_at_once() {
+    let silent = || Exporting { place: String::new(), counts: Arc::default(), queue: Arc::default() };
+    let exports = [silent(), silent(), silent()];
+    let begun = Instant::now();
+    end(&exports);
+    assert!((FAREWELL..2 * FAREWELL).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    // One that has sent its last is not waited for.
+    exports.iter().for_each(|export| export.queue.drained());
+    let begun = Instant::now();
+    end(&exports);
+    assert!(begun.elapsed() < FAREWELL);
+}

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How to trust an origin.
@@ -39,25 +37,14 @@ pub(super) fn client_config(trust: &Trust<'_>) -> Result<ClientConfig, String> {
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<Arc<RootCertStore>, String> {
+    // Those of the system are read once.
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let Some(path) = ca_file else {
-        return Ok(SYSTEM.get_or_init(|| Arc::new(system_roots())).clone());
-    };
-    let unusable = |error: &dyn std::fmt::Display| format!("CA file {}: {error}", path.display());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
+    if let (None, Some(roots)) = (ca_file, SYSTEM.get()) {
+        return Ok(roots.clone());
     }
-    if roots.is_empty() {
-        return Err(unusable(&"there is no certificate in it"));
+    let roots = Arc::new(::trust::public_roots(ca_file).map_err(|why| format!("CA file {why}"))?);
+    if ca_file.is_none() {
+        let _ = SYSTEM.set(roots.clone());
     }
-    Ok(Arc::new(roots))
-}
-
-/// What of the system's store can be read. Without any, each handshake fails with an unknown issuer.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
+    Ok(roots)
 }

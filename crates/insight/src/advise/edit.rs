@@ -1,5 +1,8 @@
 //! Changes to the text of a configuration: one key of a site, of a rule or of `[store]`, or a new rule. Comments and order stay.
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
 /// One change; lines are numbered from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
@@ -47,32 +50,33 @@ impl Edit {
     /// The text with the change. Where the place is not what it was, the text as it is.
     pub fn apply(&self, text: &str) -> String {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let Some((headers, store)) = headers(text) else { return text.to_owned() };
         match &self.place {
             Place::Section { line, .. } => {
-                let Some(header) = line.checked_sub(1).filter(|at| is_header(&lines, *at)) else {
+                let Some(header) = line.checked_sub(1).filter(|at| headers.contains(at)) else {
                     return text.to_owned();
                 };
-                self.set_keys(&mut lines, header);
+                self.set_keys(&mut lines, &headers, header);
             }
-            Place::Store => match (0..lines.len()).find(|at| lines[*at].trim() == "[store]") {
-                Some(header) => self.set_keys(&mut lines, header),
+            Place::Store => match store {
+                Some(header) => self.set_keys(&mut lines, &headers, header),
                 None => {
                     let rows = self.keys.iter().map(|(key, value)| format!("{key} = {value}"));
                     let section = ["[store]".to_owned()].into_iter().chain(rows).chain([String::new()]);
-                    let first = (0..lines.len()).find(|at| is_header(&lines, *at)).unwrap_or(lines.len());
+                    let first = headers.first().copied().unwrap_or(lines.len());
                     lines.splice(first..first, section);
                 }
             },
             Place::NewRule { site_line, .. } => {
-                let Some(header) = site_line.checked_sub(1).filter(|at| is_header(&lines, *at)) else {
+                let Some(header) = site_line.checked_sub(1).filter(|at| headers.contains(at)) else {
                     return text.to_owned();
                 };
                 // A site ends where a section begins that is not below it.
-                let is_other = |line: &String| {
-                    let line = line.trim_start();
-                    line.starts_with('[') && !line.starts_with("[[site.") && !line.starts_with("[site.")
+                let is_other = |at: &&usize| {
+                    let line: String = lines[**at].split_whitespace().collect();
+                    **at > header && !line.starts_with("[[site.") && !line.starts_with("[site.")
                 };
-                let end = (header + 1..lines.len()).find(|at| is_other(&lines[*at])).unwrap_or(lines.len());
+                let end = headers.iter().find(is_other).copied().unwrap_or(lines.len());
                 let rule = self.lines();
                 lines.splice(end..end, [String::new()].into_iter().chain(rule.lines().map(str::to_owned)));
             }
@@ -80,9 +84,10 @@ impl Edit {
         lines.join("\n") + "\n"
     }
 
-    fn set_keys(&self, lines: &mut Vec<String>, header: usize) {
+    fn set_keys(&self, lines: &mut Vec<String>, headers: &[usize], header: usize) {
+        let next = headers.iter().find(|at| **at > header);
+        let mut end = next.copied().unwrap_or(lines.len());
         for (key, value) in &self.keys {
-            let end = (header + 1..lines.len()).find(|at| is_header(lines, *at)).unwrap_or(lines.len());
             let is_it = |line: &String| {
                 line.split_once('=').is_some_and(|(name, _)| name.trim().trim_matches('"') == key)
             };
@@ -95,8 +100,12 @@ impl Edit {
                         last += 1;
                     }
                     lines.splice(at..=last, [row]);
+                    end -= last - at;
                 }
-                None => lines.insert(header + 1, row),
+                None => {
+                    lines.insert(header + 1, row);
+                    end += 1;
+                }
             }
         }
     }
@@ -132,8 +141,27 @@ impl Edit {
     }
 }
 
-fn is_header(lines: &[String], at: usize) -> bool {
-    lines.get(at).is_some_and(|line| line.trim_start().starts_with('['))
+/// In which lines, from 0, sections begin, in order, and the one of `[store]`; nothing of what is no TOML.
+fn headers(text: &str) -> Option<(Vec<usize>, Option<usize>)> {
+    let root = DeTable::parse(text).ok()?;
+    let header = |value: &Spanned<DeValue<'_>>| {
+        let start = value.span().start;
+        text[start..].starts_with('[').then(|| text[..start].matches('\n').count())
+    };
+    let (mut headers, mut values) = (Vec::new(), root.get_ref().values().collect::<Vec<_>>());
+    while let Some(value) = values.pop() {
+        match value.get_ref() {
+            // The others are inline, or begin with a section further down.
+            DeValue::Table(table) => {
+                headers.extend(header(value));
+                values.extend(table.values());
+            }
+            DeValue::Array(all) => values.extend(all.iter()),
+            _ => {}
+        }
+    }
+    headers.sort_unstable();
+    Some((headers, root.get_ref().get("store").and_then(header)))
 }
 
 /// How many brackets are open at the end; those within strings count too, which no value here has.
@@ -163,6 +191,21 @@ mod tests {
         let edit = Edit::store("memory", "\"1GiB\"".into());
         assert_eq!(edit.apply(TEXT), format!("[store]\nmemory = \"1GiB\"\n\n{TEXT}"));
         assert_eq!(Edit::section(2, "nothing", "a", "1".into()).apply(TEXT), TEXT);
+    }
+
+    #[test]
+    fn sections_are_told_from_lines_of_arrays_whatever_is_written_beside_them() {
+        let edit = Edit::store("memory", "\"1GiB\"".into());
+        for header in ["[store] # on tmpfs", "[ store ]", "[store]"] {
+            let text = format!("{header}\nmemory = \"1MiB\"\n\n{TEXT}");
+            assert_eq!(edit.apply(&text), text.replace("1MiB", "1GiB"), "{header}");
+        }
+        let text = "[[pop]]\nlocation = [\n  [50.1, 8.6],\n]\nname = \"x\"\n";
+        let named = Edit::section(1, "pop x", "name", "\"y\"".into());
+        assert_eq!(named.apply(text), text.replace("\"x\"", "\"y\""));
+        assert_eq!(Edit::section(3, "nothing", "a", "1".into()).apply(text), text);
+        let stored = edit.apply(&format!("node = [\n[1]\n]\n{text}"));
+        assert_eq!(stored, format!("node = [\n[1]\n]\n[store]\nmemory = \"1GiB\"\n\n{text}"));
     }
 
     #[test]

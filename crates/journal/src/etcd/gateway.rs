@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -482,28 +481,19 @@ fn tls(settings: &Settings) -> Result<ClientConfig, Error> {
     let wrong = |what: &str, path: &Path, why: &dyn std::fmt::Display| {
         Error::Broken(format!("{what} {} for etcd: {why}; wanted is PEM", path.display()))
     };
-    let certificates = |what: &str, path: &Path| {
-        let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let all = all.map_err(|error| wrong(what, path, &error))?;
-        if all.is_empty() { Err(wrong(what, path, &"there is no certificate in it")) } else { Ok(all) }
-    };
-    let mut roots = RootCertStore::empty();
-    match &settings.ca_file {
+    let roots = match &settings.ca_file {
         // Without TLS, nobody needs them.
-        None if settings.endpoints.iter().all(|url| url.starts_with("http:")) => {}
-        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-        Some(path) => {
-            for certificate in certificates("CA file", path)? {
-                roots.add(certificate).map_err(|error| wrong("CA file", path, &error))?;
-            }
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Broken(error.to_string()))?
-        .with_root_certificates(roots);
+        None if settings.endpoints.iter().all(|url| url.starts_with("http:")) => RootCertStore::empty(),
+        file => trust::public_roots(file.as_deref())
+            .map_err(|why| Error::Broken(format!("CA file for etcd {why}; wanted is PEM")))?,
+    };
+    let config = trust::public_client(roots).map_err(Error::Broken)?;
     let Some((chain, key)) = &settings.certificate else { return Ok(config.with_no_client_auth()) };
-    let certificates = certificates("client certificate", chain)?;
+    let certificates = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = certificates.map_err(|error| wrong("client certificate", chain, &error))?;
+    if certificates.is_empty() {
+        return Err(wrong("client certificate", chain, &"there is no certificate in it"));
+    }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("client key", key, &error))?;
     config
         .with_client_auth_cert(certificates, private)

@@ -35,9 +35,10 @@ pub(super) fn get_revision(key: &[u8]) -> Value {
     json!({ "request_range": { "key": text(key), "keys_only": true } })
 }
 
-/// In the order of keys, which is etcd's own: any other makes it read the whole range.
-pub(super) fn get_range(key: &[u8], end: &[u8], limit: usize) -> Value {
-    json!({ "request_range": { "key": text(key), "range_end": text(end), "limit": limit.to_string() } })
+/// In the order of keys, which is etcd's own: any other makes it read the whole range. As of a revision; 0 is the newest one.
+pub(super) fn get_range(key: &[u8], end: &[u8], limit: usize, revision: u64) -> Value {
+    let (limit, revision) = (limit.to_string(), revision.to_string());
+    json!({ "request_range": { "key": text(key), "range_end": text(end), "limit": limit, "revision": revision } })
 }
 
 /// That a key was written last at a revision; 0: that it is absent.

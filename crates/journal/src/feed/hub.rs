@@ -14,7 +14,7 @@ mod session;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use super::dial::{Dialer, Node};
 use super::lines::{LinesBody, lines_body};
 use super::outbox::{Confirm, Outbox, Patience};
-use super::{BUDGETS_MAX, Leased, Line, PLAN_CELL, Report, SILENCE, Statistics, Steered, Wanted};
+use super::{BUDGETS_MAX, Leased, Line, PLAN_CELL, Report, SILENCE, Statistics, Steered, Wanted, now_ms};
 use crate::{Error, Journal, Mark, Page, Record, Work};
 use trust::{Peer, Role};
 
@@ -620,10 +620,6 @@ async fn tail(hub: Weak<Hub>, journal: Arc<dyn Journal>) {
             sleep(Duration::from_millis(500)).await;
         }
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -93,8 +93,9 @@ impl Relay {
         let _nodelay = stream.set_nodelay(true);
         let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
         let chain = stream.get_ref().1.peer_certificates();
-        let peer =
-            chain.and_then(|chain| Peer::of(chain.first()?).ok()).filter(|peer| !peer.is_expired(now_secs()));
+        let peer = chain
+            .and_then(|chain| Peer::of(chain.first()?).ok())
+            .filter(|peer| !peer.is_expired(super::now_ms() / 1000));
         let stranger = peer.is_none().then_some(stranger);
         let service = service_fn(move |request| {
             let (relay, peer) = (self.clone(), peer.clone());
@@ -179,8 +180,4 @@ fn refusal(status: StatusCode, error: &str) -> Answer {
     let mut answer = answer(status, serde_json::json!({ "error": error }).to_string().into());
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer
-}
-
-fn now_secs() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

@@ -147,6 +147,29 @@ fn statistics_that_nobody_takes_are_bounded_and_counted_and_nobody_waits() {
 }
 
 #[test]
+fn lists_that_nobody_takes_are_bounded_too() {
+    const URLS: u64 = 200;
+    const TURNS: u64 = 600;
+    let registry = registry();
+    registry.keep_statistics();
+    let observer = Observer::new(&registry, None);
+    let site = registry.site("shop");
+    // One key, and all URLs in two lists, which are handed over in the turn after.
+    for turn in 0..=TURNS {
+        for url in 0..URLS {
+            let (wall, target) = (Wall(turn as i64 * 10_000), format!("/{url}"));
+            observer.emit(&Event { wall, target: target.as_bytes(), ..event(site) });
+        }
+    }
+    let reports = registry.take_reports();
+    let lists = reports.iter().flat_map(|report| &report.lists);
+    let kept: u64 = lists.map(|(_, list)| list.entries.len() as u64).sum();
+    let lost = registry.lost_reports();
+    assert!(lost > 0 && kept > 0, "{lost} {kept}");
+    assert_eq!(kept + lost * 2 * URLS, TURNS * 2 * URLS, "each turn is kept or counted as lost");
+}
+
+#[test]
 fn lines_of_a_quiet_worker_are_handed_over_within_a_second_or_when_the_clock_jumps_back() {
     for (now, kept) in [(999, true), (1000, false), (-1, false)] {
         let registry = registry();

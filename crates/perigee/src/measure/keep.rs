@@ -124,7 +124,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 impl Compare {
     fn run(&self) -> Result<(), Failure> {
         let client = self.cluster.client()?;
-        let now = super::now_ms();
+        let now = crate::now_ms();
         let target = format!("/v1/page-tests/{}?from={}&values=true", escaped(&self.name), now - KEPT_MS);
         let found = client.fetch(&target)?;
         let items = found["items"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -9,8 +9,9 @@ use trust::{EnrolmentToken, Identity};
 
 use super::join::{self, enroll};
 use super::keep::Keep;
-use super::{FETCH_RETRY_WITHIN, Who, chance_below, now_ms, sleep_ms};
+use super::{FETCH_RETRY_WITHIN, Who, chance_below, sleep_ms};
 use crate::failure::Failure;
+use crate::now_ms;
 
 /// How long a certificate's renewal waits after a failure, at most: a part of its life, and not longer than this. And how long
 /// after one that brought a certificate which is due already.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -12,15 +12,14 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
-use tokio::time::{Interval, MissedTickBehavior, sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use warm::Url;
 
 use crate::failure::Failure;
+use crate::pace::Pace;
 
 /// How long a connection may take, an answer until its head is there, and the wait for each part of its body.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -81,37 +80,20 @@ pub(super) struct Connection {
 
 pub(super) struct Fetcher {
     tls: TlsConnector,
-    /// A tick for each request, the first and those that come again.
-    pace: Mutex<Interval>,
+    /// A turn for each request, the first and those that come again.
+    pace: Pace,
 }
 
 impl Fetcher {
     /// `ca`: who may sign certificates, instead of the system's authorities. `rate`: requests per second, whoever is asked.
     pub(super) fn new(ca: Option<&Path>, rate: u32) -> Result<Fetcher, Failure> {
-        let mut roots = rustls::RootCertStore::empty();
-        match ca {
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-            Some(path) => {
-                let wrong = |error: &dyn fmt::Display| {
-                    Failure::new(format!("{}: {error}", path.display()), "wanted are certificates in PEM")
-                };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
-                    let certificate = certificate.map_err(|error| wrong(&error))?;
-                    roots.add(certificate).map_err(|error| wrong(&error))?;
-                }
-            }
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        let roots =
+            trust::public_roots(ca).map_err(|why| Failure::new(why, "wanted are certificates in PEM"))?;
+        let config = trust::public_client(roots)
             .map_err(|error| Failure::new(format!("TLS cannot be set up: {error}"), ""))?;
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let mut config = config.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut pace = tokio::time::interval(Duration::from_secs(1) / rate);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Fetcher { tls: TlsConnector::from(Arc::new(config)), pace: Mutex::new(pace) })
+        Ok(Fetcher { tls: TlsConnector::from(Arc::new(config)), pace: Pace::new(rate) })
     }
 
     /// Has an edge store a URL, as often as it takes: what it says to try later is tried later.
@@ -159,7 +141,7 @@ impl Fetcher {
         url: &Url,
         codings: &'static str,
     ) -> Result<Response<Incoming>, String> {
-        self.pace.lock().await.tick().await;
+        sleep_until(self.pace.turn(Instant::now()).into()).await;
         let is_fit = |connection: &Connection| {
             connection.is_https == url.is_https()
                 && connection.host == url.host()
