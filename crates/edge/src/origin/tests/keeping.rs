@@ -206,7 +206,7 @@ fn states_last_as_long_as_a_configuration_names_their_origin() {
 
 #[test]
 fn a_request_of_an_older_configuration_finds_what_is_known_of_its_origins() {
-    let shared = OriginsShared::new(Clock::manual(Wall::default()), Arc::default(), &[]);
+    let shared = OriginsShared::new(Clock::manual(Wall::default()), Arc::default(), &[], false);
     let [a, b] =
         ["http://a.example", "http://b.example"].map(|url| OriginGroup::of(Origin::parse(url).unwrap()));
     let names = || shared.report().iter().map(|report| report.name.to_string()).collect::<Vec<_>>();
