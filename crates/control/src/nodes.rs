@@ -496,11 +496,11 @@ impl KnownEnrolments {
         let mut known = self.0.lock().await;
         let (read, hashes) = &mut *known;
         if read.is_none_or(|read| read.elapsed() >= KNOWN_INTERVAL) {
-            *read = Some(Instant::now());
             // What cannot be read stays as it was.
             if let Ok((found, _)) = cells::load_readable::<Enrolment>(journal, "enrolments/").await {
                 *hashes = found.into_iter().map(|enrolment| (enrolment.id, enrolment.hash)).collect();
             }
+            *read = Some(Instant::now());
         }
         hashes.get(&wanted.id) == Some(&hash)
     }

@@ -55,12 +55,13 @@ const CONNECTIONS_MAX: usize = 64;
 /// How many of them may wait for a disk or another process at once, each in a thread: purges, reloads and what is looked at. More
 /// wait for those; health and metrics never do.
 const WAITING_MAX: usize = 8;
-/// Time for a whole exchange, from the accepted connection to the last byte of the answer.
-const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Time for a whole exchange, from the accepted connection to the last byte of the answer: more than the two minutes for which a command
+/// waits for a purge, which waits for a disk and for each process of an upgrade.
+const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(150);
 /// Time for a complete request head.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a request body: the largest is a configuration text.
-const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How the admin API is run.
 pub struct AdminOptions {

@@ -562,8 +562,8 @@ impl Flow {
         };
         let mut whole = rewriting::ask_whole(&self.at, &fields);
         let mut body = body;
-        if !matches!(body, RequestBody::Empty) {
-            // It cannot be sent twice.
+        if !matches!(body, RequestBody::Empty) || !self.request.method.is_safe() {
+            // It must not be sent twice; and ranges are of GET (RFC 9110 §14.2).
             fields = whole.take().unwrap_or(fields);
         }
         let fetched = loop {

@@ -260,7 +260,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, endpoint: Endpoint, quic: Arc<Qui
         let counted = connection::count(&worker, client)
             .and_then(|counted| Ok((counted, connection::count_handshake(&worker, client)?)));
         let Ok((counted, handshake)) = counted else {
-            incoming.refuse();
+            // Who is one too many for all comes again; who is too many by itself is told so.
+            match worker.handshakes.total() >= limits.handshakes_max {
+                true => incoming.ignore(),
+                false => incoming.refuse(),
+            }
             continue;
         };
         let Ok((config, asking)) = server_config(&quic.secrets, &worker) else { continue };

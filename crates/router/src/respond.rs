@@ -413,7 +413,10 @@ impl Responder {
         types.extend([rtype::RRSIG, rtype::NSEC]);
         if let Some(signer) = signed.filter(|_| asked == rtype::NSEC) {
             reply.answers = self.write_nsec(signer, name, &types, soa.ttl, now, out);
-            return;
+            if reply.answers > 0 {
+                reply.rcode = rcode::NOERROR;
+                return;
+            }
         }
         write_record(out, &state.zone.apex, rtype::SOA, soa.ttl, &soa.records[0]);
         reply.authorities = 1;

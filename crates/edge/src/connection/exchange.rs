@@ -271,15 +271,18 @@ impl Exchange {
             };
             if let Some(answer) = next {
                 self.is_answered.set(true);
-                return Ok(match (answer.note.why, self.fault.take()) {
-                    // An upload that broke off is the visitor's fault, whatever the origin made of it.
-                    (Why::ClientGone, Some(refusal)) => {
-                        Answer { rule: answer.rule, ..refusal.answer(&self.request) }
-                    }
-                    _ => answer,
+                return Ok(match self.broken_upload(&answer) {
+                    Some(refusal) => Answer { rule: answer.rule, ..refusal.answer(&self.request) },
+                    None => answer,
                 });
             }
         }
+    }
+
+    /// What is wrong with the content where that is why there is no other answer: an upload that broke off is the visitor's fault,
+    /// whatever the origin made of it.
+    pub(super) fn broken_upload(&self, answer: &Answer) -> Option<Refusal> {
+        if answer.note.why == Why::ClientGone { self.fault.take() } else { None }
     }
 
     /// Passes the request's content on until it is complete, refused, or nobody wants it any more.

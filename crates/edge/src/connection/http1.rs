@@ -405,12 +405,9 @@ async fn answer_later(
     let Exchange { worker, request, .. } = exchange;
     let answer = wait(writer, worker, request, flow, body).await?;
     exchange.is_answered.set(true);
-    // An upload that broke off is the visitor's fault, whatever the origin made of it.
-    let (answer, after) = match (answer.note.why, exchange.fault.take()) {
-        (Why::ClientGone, Some(refusal)) => {
-            (Answer { rule: answer.rule, ..refusal.answer(request) }, After::Close)
-        }
-        _ => (answer, after),
+    let (answer, after) = match exchange.broken_upload(&answer) {
+        Some(refusal) => (Answer { rule: answer.rule, ..refusal.answer(request) }, After::Close),
+        None => (answer, after),
     };
     respond(writer, worker, request, answer, after, Some(&exchange.fault)).await
 }
