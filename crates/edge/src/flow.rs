@@ -560,10 +560,12 @@ impl Flow {
             }
             _ => None,
         };
-        let mut whole = rewriting::ask_whole(&self.at, &fields);
+        // What others answer than GET and HEAD is not rewritten, and must not be asked for twice.
+        let mut whole =
+            self.request.method.is_safe().then(|| rewriting::ask_whole(&self.at, &fields)).flatten();
         let mut body = body;
-        if !matches!(body, RequestBody::Empty) || !self.request.method.is_safe() {
-            // It must not be sent twice; and ranges are of GET (RFC 9110 §14.2).
+        if !matches!(body, RequestBody::Empty) {
+            // It cannot be sent twice.
             fields = whole.take().unwrap_or(fields);
         }
         let fetched = loop {

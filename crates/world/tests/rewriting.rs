@@ -160,6 +160,21 @@ fn a_part_of_what_was_not_rewritten_is_never_sent() {
 }
 
 #[test]
+fn what_changes_something_is_asked_once() {
+    let mut play = rewriting();
+    play.origin(|o| {
+        let part =
+            |head: &str| format!("HTTP/1.1 206 Partial Content\r\nContent-Type: text/html\r\n{head}\r\nab");
+        o.post("/")
+            .expecting("range", "bytes=0-1")
+            .raw(part("Content-Range: bytes 0-1/9\r\nContent-Length: 2\r\n"));
+    });
+    play.client(|c| {
+        c.post("/").host("any.example").header("Range", "bytes=0-1").expect(206).body("ab");
+    });
+}
+
+#[test]
 fn with_other_settings_what_was_stored_is_not_served() {
     let mut play = rewriting();
     play.origin(|o| {
