@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-/// The fuzzer does not guess lengths that lie in each other: mostly its bytes are a part of a sound response.
+// The fuzzer does not guess lengths that lie in each other: mostly its bytes are a part of a sound response.
 fuzz_target!(|input: (u8, &[u8])| {
     let (depth, bytes) = input;
     let answers = match depth % 4 {
