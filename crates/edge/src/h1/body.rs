@@ -76,7 +76,7 @@ impl BodyDecoder {
     }
 
     /// Takes the next piece from the front of `buffer`: content of at most `data_max` bytes, of as many chunks as are there. Whoever sends a
-    /// byte a chunk makes hardly more work by it than by one chunk.
+    /// byte a chunk does not wake anybody for each.
     pub(crate) fn decode(&mut self, buffer: &mut Vec<u8>, data_max: usize) -> Result<Decoded, BadBody> {
         let (mut rest, mut content) = (buffer.as_slice(), Vec::new());
         if let Err(BadBody(what)) = self.gather(&mut rest, &mut content, data_max) {

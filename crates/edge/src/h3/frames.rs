@@ -151,8 +151,8 @@ impl Frames {
         part
     }
 
-    /// A small part of content, together with what is there of the frames behind it: whoever sends a byte a frame makes hardly more work by
-    /// it than by one frame.
+    /// A small part of content, together with what is there of the frames behind it: whoever sends a byte a frame does not wake
+    /// anybody for each.
     fn with_what_follows(&mut self, part: Bytes) -> Bytes {
         let mut small = BytesMut::new();
         while matches!(self.inside, Inside::Data { left: 0 })
